@@ -1,0 +1,20 @@
+/* The constants of exp for float. q(r) is the minimax polynomial of (e^r - 1 - r) / r^2 on
+ * |r| <= ln(2)/2 + 0.003 for the relative error of e^r, which is 2^-28.2. */
+#ifndef XENT_EXP_F32_H
+#define XENT_EXP_F32_H
+
+static const float f32_exp_poly[] = {0x1.fffffcp-2f, 0x1.55548ap-3f, 0x1.555912p-5f, 0x1.123ef8p-7f,
+                                     0x1.6a1bc8p-10f};
+
+static const float f32_LOG2_E = 0x1.715476p+0f;
+/* ln 2 in two parts: the first has 13 bits, so that n times it is exact for |n| < 2^11. */
+static const float f32_LN2_HIGH = 0x1.62ep-1f, f32_LN2_LOW = 0x1.0bfbe8p-15f;
+
+static const float f32_ROUND = 0x1.8p23f; /* adding it leaves an integer in the low bits */
+enum { f32_BIAS = 127 };
+/* Exponentials are kept 2^64 times too large, so that they underflow 2^64 later. */
+enum { f32_HEADROOM = 64 };
+/* From here on the largest logit is subtracted first; every x that counts is within 2x of it. */
+static const float f32_SHIFT_FROM = 256.0f;
+
+#endif

@@ -1,0 +1,51 @@
+/* The kernel table: what every instruction set provides, for each dtype. Kernels work on one
+ * contiguous block of classes, allocate nothing, keep no state and know nothing of threads. */
+#ifndef XENT_KERNELS_H
+#define XENT_KERNELS_H
+
+#include <stddef.h>
+
+/* Classes reduced at once: 16 KiB of f32, so that the second look at a block hits the L1 cache. */
+enum { XENT_BLOCK = 4096 };
+
+/* `sum * 2^exponent * e^shift` is the sum of exp over a block. */
+struct xent_sum {
+    double sum;
+    double exponent; /* an integer */
+    double shift;    /* zero unless the logits are large, see docs/design.md */
+};
+
+/* A factor `(high + low) * post`, split so that it is carried to more than working precision. */
+struct xent_factor {
+    double high, low, post;
+};
+
+/* Every kernel, as KERNEL(name, result, arguments): the table, the prototypes and the tests all
+ * come from this list, so a kernel cannot exist unreached. TYPE is float or double. */
+#define XENT_KERNELS(KERNEL, TYPE)                                                                 \
+    /* Sum of exp over the classes but `skip` (>= n: none); the terms go to `exps` unless NULL,    \
+     * scaled like the sum. */                                                                     \
+    KERNEL(reduce, struct xent_sum, (const TYPE *x, size_t n, size_t skip, TYPE *exps))            \
+    /* out = exps * factor; out may be exps. */                                                    \
+    KERNEL(emit, void, (const TYPE *exps, size_t n, struct xent_factor factor, TYPE *out))         \
+    /* out = (x - high) - low; out may be x. */                                                    \
+    KERNEL(emit_shifted, void, (const TYPE *x, size_t n, double high, double low, TYPE *out))
+
+#define XENT_KERNEL_FIELD(name, result, arguments) result(*name) arguments;
+
+struct xent_kernels {
+    const char *isa;
+    struct {
+        XENT_KERNELS(XENT_KERNEL_FIELD, float)
+    } f32;
+    struct {
+        XENT_KERNELS(XENT_KERNEL_FIELD, double)
+    } f64;
+};
+
+extern const struct xent_kernels xent_kernels_scalar;
+extern const struct xent_kernels xent_kernels_avx2;
+extern const struct xent_kernels xent_kernels_avx512;
+extern const struct xent_kernels xent_kernels_neon;
+
+#endif

@@ -1,0 +1,85 @@
+/* The C API of xent: softmax cross-entropy and its gradient over strided arrays of logits.
+ *
+ * This file is all a C program needs; it knows nothing of Python. Describe the work in a
+ * `struct xent_problem` and hand it to `xent_run`. Every check comes first: when the status is not
+ * XENT_OK, nothing has been written. Strides are in bytes, may be zero (inputs) or negative, and no
+ * alignment is asked of any pointer. */
+#ifndef XENT_H
+#define XENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* NumPy arrays have at most 64 dimensions, one of which holds the classes. */
+enum { XENT_MAX_ROW_DIMS = 63 };
+
+enum xent_status {
+    XENT_OK = 0,
+    XENT_TARGET_OUT_OF_RANGE, /* problem.bad_row says in which row */
+    XENT_NO_MEMORY,
+    XENT_UNKNOWN_ISA,     /* XENT_ISA names no instruction set xent has */
+    XENT_UNSUPPORTED_ISA, /* ... or one this machine or build cannot run */
+    XENT_BAD_PROBLEM      /* a field is out of its documented range */
+};
+
+enum xent_dtype { XENT_F32, XENT_F64 };
+
+/* The width and sign of integer targets. */
+enum xent_int { XENT_I8, XENT_I16, XENT_I32, XENT_I64, XENT_U8, XENT_U16, XENT_U32, XENT_U64 };
+
+/* What is written to `values`, an array with a class axis like the logits'. */
+enum xent_values {
+    XENT_NO_VALUES,
+    XENT_GRADIENT,   /* (q_j - [j = target]) * upstream */
+    XENT_SOFTMAX,    /* q_j */
+    XENT_LOG_SOFTMAX /* x_j - lse */
+};
+
+/* The base address of an array and its stride along every row dimension. */
+struct xent_array {
+    char *data; /* NULL: absent */
+    const ptrdiff_t *row_strides;
+};
+
+struct xent_problem {
+    enum xent_dtype dtype; /* of logits and values */
+    enum xent_values output;
+    size_t row_dims; /* <= XENT_MAX_ROW_DIMS; the rows are all the cells of row_shape, C order */
+    const size_t *row_shape;
+    size_t classes; /* >= 1 */
+
+    struct xent_array logits;
+    ptrdiff_t logits_stride; /* from one class to the next */
+    struct xent_array values;
+    ptrdiff_t values_stride;
+
+    struct xent_array target; /* absent for softmax, log_softmax and logsumexp */
+    enum xent_int target_type;
+
+    struct xent_array upstream; /* double, dl/dL of every row; absent: `upstream_scalar` for all */
+    double upstream_scalar;
+    struct xent_array lse_in; /* double: the normaliser to use in place of the row's own */
+
+    double *loss;     /* rows doubles, C order, or NULL */
+    double *loss_sum; /* one double, the sum in a fixed order, or NULL; needs `loss` */
+    double *lse;      /* rows doubles, C order, or NULL */
+
+    int threads; /* >= 1: the largest team to use */
+
+    size_t bad_row; /* out: the row a status speaks of */
+};
+
+enum xent_status xent_run(struct xent_problem *problem);
+
+/* The instruction set in use ("scalar", "avx2", "avx512", "neon"), chosen at the first call. */
+enum xent_status xent_isa(const char **name);
+/* Whether this machine and build can run the instruction set of that name. */
+enum xent_status xent_isa_supported(const char *name);
+
+/* The threads a parallel region of this process may use now: affinity, OMP_NUM_THREADS. */
+int xent_available_threads(void);
+/* "OpenMP 4.5", or "none": what xent was built with. */
+const char *xent_threading(void);
+
+#endif
