@@ -23,41 +23,47 @@ static inline REAL V(horizontal_max)(V(vec) a) {
     return m;
 }
 
-/* The vector at x + i of a block of n classes, -inf for `skip` and beyond the end. */
+/* A block is walked as whole vectors up to the one that holds `skip`, that one with `skip` masked,
+ * whole vectors again, and a masked tail. */
+static inline size_t V(whole_until)(size_t n, size_t skip) {
+    return (skip < n ? skip : n) / V(LANES) * V(LANES);
+}
+
+/* The lanes from x + i on, -inf in place of `skip` and beyond the end. */
 static inline V(vec) V(load_masked)(const REAL *x, size_t n, size_t i, size_t skip) {
-    size_t count = n - i < V(LANES) ? n - i : V(LANES);
     REAL lane[V(LANES)];
-    V(store)(lane, V(load_first)(x + i, count, -(REAL)INFINITY));
-    if (skip - i < V(LANES)) {
-        lane[skip - i] = -(REAL)INFINITY;
+    for (size_t k = 0; k < V(LANES); k++) {
+        lane[k] = i + k < n && i + k != skip ? x[i + k] : -(REAL)INFINITY;
     }
     return V(load)(lane);
 }
 
-static REAL V(block_max)(const REAL *x, size_t n, size_t skip) {
-    V(vec) m0 = V(set1)(-(REAL)INFINITY), m1 = m0, m2 = m0, m3 = m0;
-    const size_t masked = skip < n ? skip / V(LANES) * V(LANES) : n; /* the vector that holds skip */
-    size_t i = 0;
-    for (size_t end = masked;; end = n) {
-        for (; i + 4 * V(LANES) <= end; i += 4 * V(LANES)) {
-            m0 = V(max)(V(load)(x + i), m0);
-            m1 = V(max)(V(load)(x + i + V(LANES)), m1);
-            m2 = V(max)(V(load)(x + i + 2 * V(LANES)), m2);
-            m3 = V(max)(V(load)(x + i + 3 * V(LANES)), m3);
-        }
-        for (; i + V(LANES) <= end; i += V(LANES)) {
-            m0 = V(max)(V(load)(x + i), m0);
-        }
-        if (i >= n) {
-            break;
-        }
-        m1 = V(max)(V(load_masked)(x, n, i, skip), m1);
-        i += V(LANES);
-        if (i >= n) {
-            break;
-        }
+static inline V(vec) V(max_whole)(const REAL *x, size_t i, size_t end, V(vec) m) {
+    V(vec) m1 = m, m2 = m, m3 = m;
+    for (; i + 4 * V(LANES) <= end; i += 4 * V(LANES)) {
+        m = V(max)(V(load)(x + i), m);
+        m1 = V(max)(V(load)(x + i + V(LANES)), m1);
+        m2 = V(max)(V(load)(x + i + 2 * V(LANES)), m2);
+        m3 = V(max)(V(load)(x + i + 3 * V(LANES)), m3);
     }
-    return V(horizontal_max)(V(max)(V(max)(m0, m1), V(max)(m2, m3)));
+    for (; i < end; i += V(LANES)) {
+        m = V(max)(V(load)(x + i), m);
+    }
+    return V(max)(V(max)(m, m1), V(max)(m2, m3));
+}
+
+/* The largest class but `skip`; NaNs do not count. */
+static REAL V(block_max)(const REAL *x, size_t n, size_t skip) {
+    const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
+    V(vec) m = V(max_whole)(x, 0, first, V(set1)(-(REAL)INFINITY));
+    if (first < n) {
+        m = V(max)(V(load_masked)(x, n, first, skip), m);
+        m = V(max_whole)(x, first + V(LANES), last, m);
+    }
+    if (first < last && last < n) {
+        m = V(max)(V(load_masked)(x, n, last, skip), m);
+    }
+    return V(horizontal_max)(m);
 }
 
 /* The reference of a block whose largest class is m; `sum` gets it as numbers. */
@@ -128,44 +134,58 @@ static double V(total)(const struct V(sum) *a, const struct V(sum) *b, double st
     return high + low;
 }
 
-static struct xent_sum V(reduce)(const REAL *x, size_t n, size_t skip, REAL *exps) {
+/* Whole vectors only, the even and the odd ones in sums of their own: two chains of additions
+ * hide each other's latency. Inlined with `exps` NULL and not, so the test costs nothing. */
+static inline __attribute__((always_inline)) void
+V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps, const struct V(reference) *ref,
+                struct V(sum) *even, struct V(sum) *odd) {
+    for (; i + 2 * V(LANES) <= end; i += 2 * V(LANES)) {
+        const V(vec) a = V(accumulate)(even, V(load)(x + i), ref);
+        const V(vec) b = V(accumulate)(odd, V(load)(x + i + V(LANES)), ref);
+        if (exps) {
+            V(store)(exps + i, a);
+            V(store)(exps + i + V(LANES), b);
+        }
+    }
+    if (i < end) {
+        const V(vec) a = V(accumulate)(even, V(load)(x + i), ref);
+        if (exps) {
+            V(store)(exps + i, a);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void
+V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip, REAL *exps,
+                 const struct V(reference) *ref, struct V(sum) *sum) {
+    const V(vec) a = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref);
+    if (exps) {
+        V(store_first)(exps + i, n - i < V(LANES) ? n - i : V(LANES), a);
+    }
+}
+
+static inline __attribute__((always_inline)) struct xent_sum
+V(reduce_block)(const REAL *x, size_t n, size_t skip, REAL *exps) {
     struct xent_sum result;
     const struct V(reference) ref = V(refer_to)(V(block_max)(x, n, skip), &result);
     const double start = ldexp(2, V(HEADROOM));
     struct V(sum) even = {V(set1)((REAL)start), V(set1)(0)}, odd = even;
-    const size_t masked = skip < n ? skip / V(LANES) * V(LANES) : n;
-    size_t i = 0;
-    for (size_t end = masked;; end = n) {
-        if (exps) {
-            for (; i + 2 * V(LANES) <= end; i += 2 * V(LANES)) {
-                V(store)(exps + i, V(accumulate)(&even, V(load)(x + i), &ref));
-                V(store)(exps + i + V(LANES), V(accumulate)(&odd, V(load)(x + i + V(LANES)), &ref));
-            }
-        } else {
-            for (; i + 2 * V(LANES) <= end; i += 2 * V(LANES)) {
-                V(accumulate)(&even, V(load)(x + i), &ref);
-                V(accumulate)(&odd, V(load)(x + i + V(LANES)), &ref);
-            }
-        }
-        if (i >= n) {
-            break;
-        }
-        /* What is left before `end`, the vector with `skip`, or the tail. */
-        const size_t count = n - i < V(LANES) ? n - i : V(LANES);
-        const V(vec) term = V(accumulate)(&even, V(load_masked)(x, n, i, skip), &ref);
-        if (exps) {
-            V(store_first)(exps + i, count, term);
-        }
-        i += count;
-        if (i >= n) {
-            break;
-        }
-        if (i <= masked) {
-            end = 0;
-        }
+
+    const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
+    V(reduce_whole)(x, 0, first, exps, &ref, &even, &odd);
+    if (first < n) {
+        V(reduce_masked)(x, n, first, skip, exps, &ref, &even);
+        V(reduce_whole)(x, first + V(LANES), last, exps, &ref, &even, &odd);
+    }
+    if (first < last && last < n) {
+        V(reduce_masked)(x, n, last, skip, exps, &ref, &odd);
     }
     result.sum = V(total)(&even, &odd, start);
     return result;
+}
+
+static struct xent_sum V(reduce)(const REAL *x, size_t n, size_t skip, REAL *exps) {
+    return exps ? V(reduce_block)(x, n, skip, exps) : V(reduce_block)(x, n, skip, NULL);
 }
 
 static void V(emit)(const REAL *exps, size_t n, struct xent_factor factor, REAL *out) {
