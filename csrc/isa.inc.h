@@ -6,32 +6,22 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
 #define QUOTE_(a) #a
 #define QUOTE(a) QUOTE_(a)
 
 #define REAL float
 #define V(name) JOIN(f32, name)
-#define HW(name) JOIN(hw_f32, name)
 #include "exp_f32.h"
-#include "vec.inc.h"
-
 #include "rows.inc.h"
 #undef REAL
 #undef V
-#undef HW
 
 #define REAL double
 #define V(name) JOIN(f64, name)
-#define HW(name) JOIN(hw_f64, name)
 #include "exp_f64.h"
-#include "vec.inc.h"
-
 #include "rows.inc.h"
 #undef REAL
 #undef V
-#undef HW
 
 #define F32_ENTRY(name, result, arguments) .name = f32_##name,
 #define F64_ENTRY(name, result, arguments) .name = f64_##name,

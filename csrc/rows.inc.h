@@ -3,9 +3,9 @@
 
 /* What one block's exponentials are relative to. */
 struct V(reference) {
-    V(vec) shift;   /* subtracted from every logit, exactly */
-    V(vec) lowest;  /* logits (shifted) below it count as zero */
-    V(vec) round;   /* f32_ROUND plus the exponent field of 1 * 2^headroom / 2^N */
+    V(vec) shift;  /* subtracted from every logit, exactly */
+    V(vec) lowest; /* logits (shifted) below it count as zero */
+    V(vec) round;  /* f32_ROUND plus the exponent field of 1 * 2^headroom / 2^N */
 };
 
 /* A running sum of exponentials: each addition's rounding error is carried in `low`. */
@@ -27,6 +27,19 @@ static inline REAL V(horizontal_max)(V(vec) a) {
  * whole vectors again, and a masked tail. */
 static inline size_t V(whole_until)(size_t n, size_t skip) {
     return (skip < n ? skip : n) / V(LANES) * V(LANES);
+}
+
+/* The first n lanes from memory, zero in the others. */
+static inline V(vec) V(load_first)(const REAL *p, size_t n) {
+    REAL lane[V(LANES)] = {0};
+    memcpy(lane, p, n * sizeof(REAL));
+    return V(load)(lane);
+}
+
+static inline void V(store_first)(REAL *p, size_t n, V(vec) x) {
+    REAL lane[V(LANES)];
+    V(store)(lane, x);
+    memcpy(p, lane, n * sizeof(REAL));
 }
 
 /* The lanes from x + i on, -inf in place of `skip` and beyond the end. */
@@ -89,7 +102,7 @@ struct V(exp) {
     V(vec) scale, r, w;
 };
 
-static inline struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) *ref) {
+static inline struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref) {
     x = V(max)(ref->lowest, V(sub)(x, ref->shift)); /* keeps a NaN */
     /* The low bits of y are the exponent field of the result, zero at x = lowest. */
     const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
@@ -108,7 +121,7 @@ static inline struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) *re
 
 /* Adds exp(x) to the sum and returns it, rounded. The sum starts larger than any term, so that
  * what a term adds to `high` is known exactly (Dekker 1971); the rest goes to `low`. */
-static inline V(vec) V(accumulate)(struct V(sum) *sum, V(vec) x, const struct V(reference) *ref) {
+static inline V(vec) V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref) {
     const struct V(exp) e = V(exp_parts)(x, ref);
     const V(vec) term = V(fma)(V(add)(e.r, e.w), e.scale, e.scale);
     const V(vec) high = V(add)(sum->high, term);
@@ -120,7 +133,7 @@ static inline V(vec) V(accumulate)(struct V(sum) *sum, V(vec) x, const struct V(
 }
 
 /* The lanes of two sums that started at `start`, added in a fixed order. */
-static double V(total)(const struct V(sum) *a, const struct V(sum) *b, double start) {
+static double V(total)(const struct V(sum) * a, const struct V(sum) * b, double start) {
     REAL lane[4][V(LANES)];
     V(store)(lane[0], a->high);
     V(store)(lane[1], b->high);
@@ -137,8 +150,8 @@ static double V(total)(const struct V(sum) *a, const struct V(sum) *b, double st
 /* Whole vectors only, the even and the odd ones in sums of their own: two chains of additions
  * hide each other's latency. Inlined with `exps` NULL and not, so the test costs nothing. */
 static inline __attribute__((always_inline)) void
-V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps, const struct V(reference) *ref,
-                struct V(sum) *even, struct V(sum) *odd) {
+V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps, const struct V(reference) * ref,
+                struct V(sum) * even, struct V(sum) * odd) {
     for (; i + 2 * V(LANES) <= end; i += 2 * V(LANES)) {
         const V(vec) a = V(accumulate)(even, V(load)(x + i), ref);
         const V(vec) b = V(accumulate)(odd, V(load)(x + i + V(LANES)), ref);
@@ -157,7 +170,7 @@ V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps, const struct V(
 
 static inline __attribute__((always_inline)) void
 V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip, REAL *exps,
-                 const struct V(reference) *ref, struct V(sum) *sum) {
+                 const struct V(reference) * ref, struct V(sum) * sum) {
     const V(vec) a = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref);
     if (exps) {
         V(store_first)(exps + i, n - i < V(LANES) ? n - i : V(LANES), a);
@@ -197,7 +210,7 @@ static void V(emit)(const REAL *exps, size_t n, struct xent_factor factor, REAL 
         V(store)(out + i, V(mul)(V(fma)(e, high, V(mul)(e, low)), post));
     }
     if (i < n) {
-        const V(vec) e = V(load_first)(exps + i, n - i, 0);
+        const V(vec) e = V(load_first)(exps + i, n - i);
         V(store_first)(out + i, n - i, V(mul)(V(fma)(e, high, V(mul)(e, low)), post));
     }
 }
@@ -209,6 +222,6 @@ static void V(emit_shifted)(const REAL *x, size_t n, double high, double low, RE
         V(store)(out + i, V(sub)(V(sub)(V(load)(x + i), a), b));
     }
     if (i < n) {
-        V(store_first)(out + i, n - i, V(sub)(V(sub)(V(load_first)(x + i, n - i, 0), a), b));
+        V(store_first)(out + i, n - i, V(sub)(V(sub)(V(load_first)(x + i, n - i), a), b));
     }
 }

@@ -1,35 +1,57 @@
-/* NEON (AArch64): four 16-byte hardware vectors. */
+/* AArch64 NEON: four 16-byte vectors. */
 #ifndef XENT_VEC_NEON_H
 #define XENT_VEC_NEON_H
 
 #include <arm_neon.h>
-#include <string.h>
 
-/* max selects by comparison, because vmaxq returns NaN where either operand is. */
-#define XENT_DEFINE_HW(prefix, real, vector, type, bits, mantissa_bits)                            \
+#include "vec.h"
+
+/* vmaxq would return the NaN; the others return the second operand, so select. */
+#define XENT_DEFINE(prefix, real, vector, suffix, bits, mantissa_bits)                             \
     typedef vector prefix##_vec;                                                                   \
-    static inline vector prefix##_set1(real a) { return vdupq_n_##type(a); }                       \
-    static inline vector prefix##_load(const real *p) { return vld1q_##type(p); }                  \
-    static inline void prefix##_store(real *p, vector a) { vst1q_##type(p, a); }                   \
-    static inline vector prefix##_add(vector a, vector b) { return vaddq_##type(a, b); }           \
-    static inline vector prefix##_sub(vector a, vector b) { return vsubq_##type(a, b); }           \
-    static inline vector prefix##_mul(vector a, vector b) { return vmulq_##type(a, b); }           \
-    static inline vector prefix##_max(vector a, vector b) {                                        \
-        return vbslq_##type(vcgtq_##type(a, b), a, b);                                             \
+    XENT_INLINE vector prefix##_set1(real x) { return vdupq_n_##suffix(x); }                       \
+    XENT_INLINE vector prefix##_load(const real *p) { return vld1q_##suffix(p); }                  \
+    XENT_INLINE void prefix##_store(real *p, vector x) { vst1q_##suffix(p, x); }                   \
+    XENT_INLINE vector prefix##_add(vector x, vector y) { return vaddq_##suffix(x, y); }           \
+    XENT_INLINE vector prefix##_sub(vector x, vector y) { return vsubq_##suffix(x, y); }           \
+    XENT_INLINE vector prefix##_mul(vector x, vector y) { return vmulq_##suffix(x, y); }           \
+    XENT_INLINE vector prefix##_max(vector x, vector y) {                                          \
+        return vbslq_##suffix(vcgtq_##suffix(x, y), x, y);                                         \
     }                                                                                              \
-    static inline vector prefix##_fma(vector a, vector b, vector c) {                              \
-        return vfmaq_##type(c, a, b);                                                              \
+    XENT_INLINE vector prefix##_fma(vector x, vector y, vector z) {                                \
+        return vfmaq_##suffix(z, x, y);                                                            \
     }                                                                                              \
-    static inline vector prefix##_fnma(vector a, vector b, vector c) {                             \
-        return vfmsq_##type(c, a, b);                                                              \
+    XENT_INLINE vector prefix##_fnma(vector x, vector y, vector z) {                               \
+        return vfmsq_##suffix(z, x, y);                                                            \
     }                                                                                              \
-    static inline vector prefix##_to_exponent(vector a) {                                          \
-        return vreinterpretq_##type##_##bits(                                                      \
-            vshlq_n_##bits(vreinterpretq_##bits##_##type(a), mantissa_bits));                      \
+    XENT_INLINE vector prefix##_to_exponent(vector x) {                                            \
+        return vreinterpretq_##suffix##_##bits(                                                    \
+            vshlq_n_##bits(vreinterpretq_##bits##_##suffix(x), mantissa_bits));                    \
     }
 
-XENT_DEFINE_HW(hw_f32, float, float32x4_t, f32, u32, 23)
-XENT_DEFINE_HW(hw_f64, double, float64x2_t, f64, u64, 52)
+XENT_DEFINE(f32x4, float, float32x4_t, f32, u32, 23)
+XENT_DEFINE(f64x2, double, float64x2_t, f64, u64, 52)
+#undef XENT_DEFINE
 
-#undef XENT_DEFINE_HW
+#define REAL float
+#define NARROW(name) JOIN(f32x4, name)
+#define WIDE(name) JOIN(f32x8, name)
+#define N 4
+#include "vec_pair.inc.h"
+#define NARROW(name) JOIN(f32x8, name)
+#define WIDE(name) JOIN(f32, name)
+#define N 8
+#include "vec_pair.inc.h"
+#undef REAL
+#define REAL double
+#define NARROW(name) JOIN(f64x2, name)
+#define WIDE(name) JOIN(f64x4, name)
+#define N 2
+#include "vec_pair.inc.h"
+#define NARROW(name) JOIN(f64x4, name)
+#define WIDE(name) JOIN(f64, name)
+#define N 4
+#include "vec_pair.inc.h"
+#undef REAL
+
 #endif

@@ -1,40 +1,60 @@
-/* The portable baseline: 16-byte vectors of the compiler's own, which every target of gcc and
+/* The portable baseline: four 16-byte vectors of the compiler's own, which every target of gcc and
  * clang can compile (SSE2 on x86-64). There is no fused multiply-add, so `fma` rounds twice. */
 #ifndef XENT_VEC_SCALAR_H
 #define XENT_VEC_SCALAR_H
 
-#include <stdint.h>
-#include <string.h>
+#include "vec.h"
 
-#define XENT_DEFINE_HW(prefix, real, integer, mantissa_bits)                                       \
+#define XENT_DEFINE(prefix, real, integer, mantissa_bits)                                          \
     typedef real prefix##_vec __attribute__((vector_size(16)));                                    \
     typedef integer prefix##_bits __attribute__((vector_size(16)));                                \
-    static inline prefix##_vec prefix##_set1(real a) { return (prefix##_vec){0} + a; }             \
-    static inline prefix##_vec prefix##_load(const real *p) {                                      \
+    XENT_INLINE prefix##_vec prefix##_set1(real x) { return (prefix##_vec){0} + x; }               \
+    XENT_INLINE prefix##_vec prefix##_load(const real *p) {                                        \
         prefix##_vec r;                                                                            \
         memcpy(&r, p, sizeof r);                                                                   \
         return r;                                                                                  \
     }                                                                                              \
-    static inline void prefix##_store(real *p, prefix##_vec a) { memcpy(p, &a, sizeof a); }        \
-    static inline prefix##_vec prefix##_add(prefix##_vec a, prefix##_vec b) { return a + b; }      \
-    static inline prefix##_vec prefix##_sub(prefix##_vec a, prefix##_vec b) { return a - b; }      \
-    static inline prefix##_vec prefix##_mul(prefix##_vec a, prefix##_vec b) { return a * b; }      \
-    static inline prefix##_vec prefix##_max(prefix##_vec a, prefix##_vec b) {                      \
-        prefix##_bits greater = (prefix##_bits)(a > b);                                            \
-        return (prefix##_vec)((greater & (prefix##_bits)a) | (~greater & (prefix##_bits)b));       \
+    XENT_INLINE void prefix##_store(real *p, prefix##_vec x) { memcpy(p, &x, sizeof x); }          \
+    XENT_INLINE prefix##_vec prefix##_add(prefix##_vec x, prefix##_vec y) { return x + y; }        \
+    XENT_INLINE prefix##_vec prefix##_sub(prefix##_vec x, prefix##_vec y) { return x - y; }        \
+    XENT_INLINE prefix##_vec prefix##_mul(prefix##_vec x, prefix##_vec y) { return x * y; }        \
+    XENT_INLINE prefix##_vec prefix##_max(prefix##_vec x, prefix##_vec y) {                        \
+        const prefix##_bits greater = (prefix##_bits)(x > y);                                      \
+        return (prefix##_vec)((greater & (prefix##_bits)x) | (~greater & (prefix##_bits)y));       \
     }                                                                                              \
-    static inline prefix##_vec prefix##_fma(prefix##_vec a, prefix##_vec b, prefix##_vec c) {      \
-        return a * b + c;                                                                          \
+    XENT_INLINE prefix##_vec prefix##_fma(prefix##_vec x, prefix##_vec y, prefix##_vec z) {        \
+        return x * y + z;                                                                          \
     }                                                                                              \
-    static inline prefix##_vec prefix##_fnma(prefix##_vec a, prefix##_vec b, prefix##_vec c) {     \
-        return c - a * b;                                                                          \
+    XENT_INLINE prefix##_vec prefix##_fnma(prefix##_vec x, prefix##_vec y, prefix##_vec z) {       \
+        return z - x * y;                                                                          \
     }                                                                                              \
-    static inline prefix##_vec prefix##_to_exponent(prefix##_vec a) {                              \
-        return (prefix##_vec)((prefix##_bits)a << (mantissa_bits));                                \
+    XENT_INLINE prefix##_vec prefix##_to_exponent(prefix##_vec x) {                                \
+        return (prefix##_vec)((prefix##_bits)x << (mantissa_bits));                                \
     }
 
-XENT_DEFINE_HW(hw_f32, float, uint32_t, 23)
-XENT_DEFINE_HW(hw_f64, double, uint64_t, 52)
+XENT_DEFINE(f32x4, float, uint32_t, 23)
+XENT_DEFINE(f64x2, double, uint64_t, 52)
+#undef XENT_DEFINE
 
-#undef XENT_DEFINE_HW
+#define REAL float
+#define NARROW(name) JOIN(f32x4, name)
+#define WIDE(name) JOIN(f32x8, name)
+#define N 4
+#include "vec_pair.inc.h"
+#define NARROW(name) JOIN(f32x8, name)
+#define WIDE(name) JOIN(f32, name)
+#define N 8
+#include "vec_pair.inc.h"
+#undef REAL
+#define REAL double
+#define NARROW(name) JOIN(f64x2, name)
+#define WIDE(name) JOIN(f64x4, name)
+#define N 2
+#include "vec_pair.inc.h"
+#define NARROW(name) JOIN(f64x4, name)
+#define WIDE(name) JOIN(f64, name)
+#define N 4
+#include "vec_pair.inc.h"
+#undef REAL
+
 #endif

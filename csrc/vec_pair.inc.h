@@ -1,0 +1,44 @@
+/* A vector WIDE of REAL made of two vectors NARROW of N lanes each. Instruction sets narrower than
+ * 64 bytes include this once or twice, so that rows.inc.h sees 64-byte vectors on all of them and
+ * adds the same numbers in the same order. Two named members, because gcc 12 keeps a struct that
+ * holds an array of vectors in memory. */
+
+typedef struct {
+    NARROW(vec) a, b;
+} WIDE(vec);
+
+#define PAIR(op_a, op_b)                                                                           \
+    return (WIDE(vec)) { op_a, op_b }
+
+XENT_INLINE WIDE(vec) WIDE(set1)(REAL x) { PAIR(NARROW(set1)(x), NARROW(set1)(x)); }
+XENT_INLINE WIDE(vec) WIDE(load)(const REAL *p) { PAIR(NARROW(load)(p), NARROW(load)(p + N)); }
+XENT_INLINE void WIDE(store)(REAL *p, WIDE(vec) x) {
+    NARROW(store)(p, x.a);
+    NARROW(store)(p + N, x.b);
+}
+XENT_INLINE WIDE(vec) WIDE(add)(WIDE(vec) x, WIDE(vec) y) {
+    PAIR(NARROW(add)(x.a, y.a), NARROW(add)(x.b, y.b));
+}
+XENT_INLINE WIDE(vec) WIDE(sub)(WIDE(vec) x, WIDE(vec) y) {
+    PAIR(NARROW(sub)(x.a, y.a), NARROW(sub)(x.b, y.b));
+}
+XENT_INLINE WIDE(vec) WIDE(mul)(WIDE(vec) x, WIDE(vec) y) {
+    PAIR(NARROW(mul)(x.a, y.a), NARROW(mul)(x.b, y.b));
+}
+XENT_INLINE WIDE(vec) WIDE(max)(WIDE(vec) x, WIDE(vec) y) {
+    PAIR(NARROW(max)(x.a, y.a), NARROW(max)(x.b, y.b));
+}
+XENT_INLINE WIDE(vec) WIDE(fma)(WIDE(vec) x, WIDE(vec) y, WIDE(vec) z) {
+    PAIR(NARROW(fma)(x.a, y.a, z.a), NARROW(fma)(x.b, y.b, z.b));
+}
+XENT_INLINE WIDE(vec) WIDE(fnma)(WIDE(vec) x, WIDE(vec) y, WIDE(vec) z) {
+    PAIR(NARROW(fnma)(x.a, y.a, z.a), NARROW(fnma)(x.b, y.b, z.b));
+}
+XENT_INLINE WIDE(vec) WIDE(to_exponent)(WIDE(vec) x) {
+    PAIR(NARROW(to_exponent)(x.a), NARROW(to_exponent)(x.b));
+}
+
+#undef PAIR
+#undef NARROW
+#undef WIDE
+#undef N
