@@ -13,7 +13,7 @@ struct V(sum) {
     V(vec) high, low;
 };
 
-static inline REAL V(horizontal_max)(V(vec) a) {
+XENT_INLINE REAL V(horizontal_max)(V(vec) a) {
     REAL lane[V(LANES)];
     V(store)(lane, a);
     REAL m = lane[0];
@@ -25,33 +25,37 @@ static inline REAL V(horizontal_max)(V(vec) a) {
 
 /* A block is walked as whole vectors up to the one that holds `skip`, that one with `skip` masked,
  * whole vectors again, and a masked tail. */
-static inline size_t V(whole_until)(size_t n, size_t skip) {
+XENT_INLINE size_t V(whole_until)(size_t n, size_t skip) {
     return (skip < n ? skip : n) / V(LANES) * V(LANES);
 }
 
 /* The first n lanes from memory, zero in the others. */
-static inline V(vec) V(load_first)(const REAL *p, size_t n) {
+XENT_INLINE V(vec) V(load_first)(const REAL *p, size_t n) {
     REAL lane[V(LANES)] = {0};
     memcpy(lane, p, n * sizeof(REAL));
     return V(load)(lane);
 }
 
-static inline void V(store_first)(REAL *p, size_t n, V(vec) x) {
+XENT_INLINE void V(store_first)(REAL *p, size_t n, V(vec) x) {
     REAL lane[V(LANES)];
     V(store)(lane, x);
     memcpy(p, lane, n * sizeof(REAL));
 }
 
 /* The lanes from x + i on, -inf in place of `skip` and beyond the end. */
-static inline V(vec) V(load_masked)(const REAL *x, size_t n, size_t i, size_t skip) {
+XENT_INLINE V(vec) V(load_masked)(const REAL *x, size_t n, size_t i, size_t skip) {
     REAL lane[V(LANES)];
     for (size_t k = 0; k < V(LANES); k++) {
-        lane[k] = i + k < n && i + k != skip ? x[i + k] : -(REAL)INFINITY;
+        lane[k] = -(REAL)INFINITY;
+    }
+    memcpy(lane, x + i, (n - i < V(LANES) ? n - i : V(LANES)) * sizeof(REAL));
+    if (skip - i < V(LANES)) {
+        lane[skip - i] = -(REAL)INFINITY;
     }
     return V(load)(lane);
 }
 
-static inline V(vec) V(max_whole)(const REAL *x, size_t i, size_t end, V(vec) m) {
+XENT_INLINE V(vec) V(max_whole)(const REAL *x, size_t i, size_t end, V(vec) m) {
     V(vec) m1 = m, m2 = m, m3 = m;
     for (; i + 4 * V(LANES) <= end; i += 4 * V(LANES)) {
         m = V(max)(V(load)(x + i), m);
@@ -80,7 +84,7 @@ static REAL V(block_max)(const REAL *x, size_t n, size_t skip) {
 }
 
 /* The reference of a block whose largest class is m; `sum` gets it as numbers. */
-static inline struct V(reference) V(refer_to)(REAL m, struct xent_sum *sum) {
+XENT_INLINE struct V(reference) V(refer_to)(REAL m, struct xent_sum *sum) {
     const bool finite = m - m == 0;
     const bool shifted = !finite || m >= V(SHIFT_FROM) || m <= -V(SHIFT_FROM);
     /* All -inf: any reference will do; +inf: x - m makes the block NaN. */
@@ -102,7 +106,7 @@ struct V(exp) {
     V(vec) scale, r, w;
 };
 
-static inline struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref) {
+XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref) {
     x = V(max)(ref->lowest, V(sub)(x, ref->shift)); /* keeps a NaN */
     /* The low bits of y are the exponent field of the result, zero at x = lowest. */
     const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
@@ -121,7 +125,7 @@ static inline struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * r
 
 /* Adds exp(x) to the sum and returns it, rounded. The sum starts larger than any term, so that
  * what a term adds to `high` is known exactly (Dekker 1971); the rest goes to `low`. */
-static inline V(vec) V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref) {
+XENT_INLINE V(vec) V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref) {
     const struct V(exp) e = V(exp_parts)(x, ref);
     const V(vec) term = V(fma)(V(add)(e.r, e.w), e.scale, e.scale);
     const V(vec) high = V(add)(sum->high, term);
@@ -149,9 +153,9 @@ static double V(total)(const struct V(sum) * a, const struct V(sum) * b, double 
 
 /* Whole vectors only, the even and the odd ones in sums of their own: two chains of additions
  * hide each other's latency. Inlined with `exps` NULL and not, so the test costs nothing. */
-static inline __attribute__((always_inline)) void
-V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps, const struct V(reference) * ref,
-                struct V(sum) * even, struct V(sum) * odd) {
+XENT_INLINE void V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps,
+                                 const struct V(reference) * ref, struct V(sum) * even,
+                                 struct V(sum) * odd) {
     for (; i + 2 * V(LANES) <= end; i += 2 * V(LANES)) {
         const V(vec) a = V(accumulate)(even, V(load)(x + i), ref);
         const V(vec) b = V(accumulate)(odd, V(load)(x + i + V(LANES)), ref);
@@ -168,17 +172,15 @@ V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps, const struct V(
     }
 }
 
-static inline __attribute__((always_inline)) void
-V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip, REAL *exps,
-                 const struct V(reference) * ref, struct V(sum) * sum) {
+XENT_INLINE void V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip, REAL *exps,
+                                  const struct V(reference) * ref, struct V(sum) * sum) {
     const V(vec) a = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref);
     if (exps) {
         V(store_first)(exps + i, n - i < V(LANES) ? n - i : V(LANES), a);
     }
 }
 
-static inline __attribute__((always_inline)) struct xent_sum
-V(reduce_block)(const REAL *x, size_t n, size_t skip, REAL *exps) {
+XENT_INLINE struct xent_sum V(reduce_block)(const REAL *x, size_t n, size_t skip, REAL *exps) {
     struct xent_sum result;
     const struct V(reference) ref = V(refer_to)(V(block_max)(x, n, skip), &result);
     const double start = ldexp(2, V(HEADROOM));

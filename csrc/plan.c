@@ -1,0 +1,28 @@
+/* How a problem is divided. Knows shapes and thresholds, and neither data nor threads. */
+#include "plan.h"
+
+#include "kernels.h"
+
+/* Waking a team takes about 5 us, in which one thread reduces some 2^14 logits; below twice that a
+ * second thread does not pay. */
+static const size_t LOGITS_PER_THREAD = 1 << 14;
+
+/* A row is worth dividing when every thread gets a few blocks of it. */
+static const size_t BLOCKS_PER_THREAD = 4;
+
+struct xent_plan xent_plan(size_t rows, size_t classes, int threads) {
+    const size_t blocks = (classes + XENT_BLOCK - 1) / XENT_BLOCK;
+    const double logits = (double)rows * (double)classes;
+    size_t team = (size_t)threads;
+    if (logits < (double)(team * LOGITS_PER_THREAD)) {
+        team = (size_t)(logits / (double)LOGITS_PER_THREAD);
+    }
+
+    /* Rows are shared where they are many, because then nobody waits within a row. */
+    size_t sharing_columns = blocks / BLOCKS_PER_THREAD;
+    sharing_columns = sharing_columns < team ? sharing_columns : team;
+    const bool by_columns = rows < team && sharing_columns > rows;
+
+    team = by_columns ? sharing_columns : team < rows ? team : rows;
+    return (struct xent_plan){.threads = team > 1 ? (int)team : 1, .by_columns = by_columns};
+}

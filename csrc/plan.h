@@ -1,0 +1,16 @@
+/* How a problem is divided: the one place that chooses. A row's bits never depend on it. */
+#ifndef XENT_PLAN_H
+#define XENT_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct xent_plan {
+    int threads;
+    bool by_columns; /* threads share the blocks of one row, then of the next; else they share rows
+                      */
+};
+
+struct xent_plan xent_plan(size_t rows, size_t classes, int threads);
+
+#endif

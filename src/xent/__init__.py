@@ -1,0 +1,21 @@
+"""Softmax cross-entropy and its gradient on NumPy arrays, on the CPU."""
+
+from importlib.metadata import version
+
+
+from xent._api import cross_entropy, cross_entropy_and_grad, cross_entropy_grad, log_softmax, logsumexp, softmax
+from xent._config import get_num_threads, set_num_threads, show_config
+
+__version__ = version("xent")
+
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_and_grad",
+    "cross_entropy_grad",
+    "get_num_threads",
+    "log_softmax",
+    "logsumexp",
+    "set_num_threads",
+    "show_config",
+    "softmax",
+]

@@ -1,0 +1,29 @@
+"""Types of the compiled binding."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+NO_VALUES: int
+GRADIENT: int
+SOFTMAX: int
+LOG_SOFTMAX: int
+ISAS: tuple[str, ...]
+
+def run(
+    logits: NDArray[Any],
+    *,
+    output: int = ...,
+    values: NDArray[Any] | None = None,
+    target: NDArray[Any] | None = None,
+    upstream_scalar: float = 1.0,
+    upstream: NDArray[Any] | None = None,
+    lse_in: NDArray[Any] | None = None,
+    loss: NDArray[Any] | None = None,
+    lse: NDArray[Any] | None = None,
+    threads: int = 1,
+) -> float: ...
+def isa() -> str: ...
+def supported_isas() -> list[str]: ...
+def available_threads() -> int: ...
+def threading() -> str: ...

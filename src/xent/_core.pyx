@@ -1,0 +1,206 @@
+# cython: language_level=3, binding=True, embedsignature=False, freethreading_compatible=True
+"""The binding of ``csrc/xent.h``: fills the problem, releases the GIL, turns a status into an exception.
+
+Arrays come checked from `xent._api`: the right shapes, native byte order, a dtype of the C core.
+"""
+
+from libc.stddef cimport ptrdiff_t, size_t
+
+cimport numpy as cnp
+
+import os
+
+import numpy as np
+
+cnp.import_array()
+
+
+cdef extern from "xent.h" nogil:
+    enum: XENT_MAX_ROW_DIMS
+
+    enum xent_status:
+        XENT_OK
+        XENT_TARGET_OUT_OF_RANGE
+        XENT_NO_MEMORY
+        XENT_UNKNOWN_ISA
+        XENT_UNSUPPORTED_ISA
+
+    enum xent_dtype:
+        XENT_F32
+        XENT_F64
+
+    enum xent_int:
+        XENT_I8
+        XENT_I16
+        XENT_I32
+        XENT_I64
+        XENT_U8
+        XENT_U16
+        XENT_U32
+        XENT_U64
+
+    enum xent_values:
+        XENT_NO_VALUES
+        XENT_GRADIENT
+        XENT_SOFTMAX
+        XENT_LOG_SOFTMAX
+
+    struct xent_array:
+        char *data
+        const ptrdiff_t *row_strides
+
+    struct xent_problem:
+        xent_dtype dtype
+        xent_values output
+        size_t row_dims
+        const size_t *row_shape
+        size_t classes
+        xent_array logits
+        ptrdiff_t logits_stride
+        xent_array values
+        ptrdiff_t values_stride
+        xent_array target
+        xent_int target_type
+        xent_array upstream
+        double upstream_scalar
+        xent_array lse_in
+        double *loss
+        double *loss_sum
+        double *lse
+        int threads
+        size_t bad_row
+
+    xent_status xent_run(xent_problem *problem)
+    xent_status c_isa "xent_isa"(const char **name)
+    xent_status xent_isa_supported(const char *name)
+    int xent_available_threads()
+    const char *xent_threading()
+
+
+NO_VALUES = XENT_NO_VALUES
+GRADIENT = XENT_GRADIENT
+SOFTMAX = XENT_SOFTMAX
+LOG_SOFTMAX = XENT_LOG_SOFTMAX
+
+ISAS = ("scalar", "avx2", "avx512", "neon")
+
+
+cdef xent_int integer_type(cnp.dtype dtype) except *:
+    cdef bint is_signed = dtype.kind == "i"
+    if dtype.itemsize == 1:
+        return XENT_I8 if is_signed else XENT_U8
+    if dtype.itemsize == 2:
+        return XENT_I16 if is_signed else XENT_U16
+    if dtype.itemsize == 4:
+        return XENT_I32 if is_signed else XENT_U32
+    return XENT_I64 if is_signed else XENT_U64
+
+
+cdef xent_array row_array(cnp.ndarray array):
+    cdef xent_array result = xent_array(NULL, NULL)
+    if array is not None:
+        result.data = <char *>cnp.PyArray_DATA(array)
+        result.row_strides = <const ptrdiff_t *>cnp.PyArray_STRIDES(array)
+    return result
+
+
+cdef double *doubles(cnp.ndarray array):
+    if array is None:
+        return NULL
+    return <double *>cnp.PyArray_DATA(array)
+
+
+cdef int check(xent_status status) except -1:
+    """Raise the exception that a status stands for."""
+    if status == XENT_OK:
+        return 0
+    if status == XENT_NO_MEMORY:
+        raise MemoryError("no memory for the workspace of xent's threads")
+    if status == XENT_UNKNOWN_ISA:
+        raise ValueError(f"XENT_ISA={os.environ.get('XENT_ISA')!r} is not one of {', '.join(ISAS)}")
+    if status == XENT_UNSUPPORTED_ISA:
+        raise RuntimeError(
+            f"XENT_ISA={os.environ.get('XENT_ISA')!r} does not run on this machine, which has "
+            f"{', '.join(supported_isas())}"
+        )
+    raise RuntimeError(f"xent's C core refused the problem with status {<int>status}")
+
+
+def run(
+    cnp.ndarray logits not None,
+    *,
+    int output=XENT_NO_VALUES,
+    cnp.ndarray values=None,
+    cnp.ndarray target=None,
+    double upstream_scalar=1.0,
+    cnp.ndarray upstream=None,
+    cnp.ndarray lse_in=None,
+    cnp.ndarray loss=None,
+    cnp.ndarray lse=None,
+    int threads=1,
+):
+    """Run one problem and return the sum of its losses.
+
+    The class axis of `logits` and `values` is the last; `target`, `upstream` and `lse_in` have the shape
+    of the other axes; `loss` and `lse` are contiguous, with as many numbers. All but the first two are
+    float64 or integers.
+    """
+    cdef xent_problem problem
+    cdef xent_status status
+    cdef double loss_sum = 0
+    cdef int dims = cnp.PyArray_NDIM(logits)
+    problem.dtype = XENT_F32 if cnp.PyArray_TYPE(logits) == cnp.NPY_FLOAT32 else XENT_F64
+    problem.output = <xent_values>output
+    problem.row_dims = <size_t>(dims - 1)
+    problem.row_shape = <const size_t *>cnp.PyArray_DIMS(logits)
+    problem.classes = <size_t>cnp.PyArray_DIM(logits, dims - 1)
+    problem.logits = row_array(logits)
+    problem.logits_stride = cnp.PyArray_STRIDE(logits, dims - 1)
+    problem.values = row_array(values)
+    problem.values_stride = 0
+    if values is not None:
+        problem.values_stride = cnp.PyArray_STRIDE(values, dims - 1)
+    problem.target = row_array(target)
+    problem.target_type = XENT_I64
+    if target is not None:
+        problem.target_type = integer_type(target.dtype)
+    problem.upstream = row_array(upstream)
+    problem.upstream_scalar = upstream_scalar
+    problem.lse_in = row_array(lse_in)
+    problem.loss = doubles(loss)
+    problem.loss_sum = NULL
+    if loss is not None:
+        problem.loss_sum = &loss_sum
+    problem.lse = doubles(lse)
+    problem.threads = threads
+    problem.bad_row = 0
+    with nogil:
+        status = xent_run(&problem)
+    if status == XENT_TARGET_OUT_OF_RANGE:
+        index = np.unravel_index(problem.bad_row, (<object>target).shape)
+        where = f"[{', '.join(map(str, index))}]" if index else ""
+        raise IndexError(f"target{where} = {target[index]} is out of range for {problem.classes} classes")
+    check(status)
+    return loss_sum
+
+
+def isa():
+    """Return the name of the instruction set in use."""
+    cdef const char *name
+    check(c_isa(&name))
+    return name.decode()
+
+
+def supported_isas():
+    """Return the names of the instruction sets that this machine and build can run."""
+    return [name for name in ISAS if xent_isa_supported(name.encode()) == XENT_OK]
+
+
+def available_threads():
+    """Return how many threads this process may use now."""
+    return xent_available_threads()
+
+
+def threading():
+    """Return what makes the threads, ``"OpenMP <year and month>"`` or ``"none"``."""
+    return xent_threading().decode()
