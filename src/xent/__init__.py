@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-
+from xent import reference
 from xent._api import cross_entropy, cross_entropy_and_grad, cross_entropy_grad, log_softmax, logsumexp, softmax
 from xent._config import get_num_threads, set_num_threads, show_config
 
@@ -15,6 +15,7 @@ __all__ = [
     "get_num_threads",
     "log_softmax",
     "logsumexp",
+    "reference",
     "set_num_threads",
     "show_config",
     "softmax",
