@@ -5,8 +5,9 @@
 
 #include <stddef.h>
 
-/* Classes reduced at once: 16 KiB of f32, so that the second look at a block hits the L1 cache. */
-enum { XENT_BLOCK = 4096 };
+/* Classes reduced at once: 8 KiB of f32, so that a block and its exponentials stay in the L1 cache
+ * from the first look to the second. A row's bits depend on it. */
+enum { XENT_BLOCK = 2048 };
 
 /* `sum * 2^exponent * e^shift` is the sum of exp over a block. */
 struct xent_sum {
@@ -28,6 +29,8 @@ struct xent_factor {
     KERNEL(reduce, struct xent_sum, (const TYPE *x, size_t n, size_t skip, TYPE *exps))            \
     /* out = exps * factor; out may be exps. */                                                    \
     KERNEL(emit, void, (const TYPE *exps, size_t n, struct xent_factor factor, TYPE *out))         \
+    /* The same, past the caches; out is not exps. Other threads see it after a fence. */          \
+    KERNEL(emit_stream, void, (const TYPE *exps, size_t n, struct xent_factor factor, TYPE *out))  \
     /* out = (x - high) - low; out may be x. */                                                    \
     KERNEL(emit_shifted, void, (const TYPE *x, size_t n, double high, double low, TYPE *out))
 

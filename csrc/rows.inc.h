@@ -16,11 +16,12 @@ struct V(sum) {
 XENT_INLINE REAL V(horizontal_max)(V(vec) a) {
     REAL lane[V(LANES)];
     V(store)(lane, a);
-    REAL m = lane[0];
-    for (int i = 1; i < V(LANES); i++) {
-        m = lane[i] > m ? lane[i] : m;
+    for (int half = V(LANES) / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) {
+            lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
+        }
     }
-    return m;
+    return lane[0];
 }
 
 /* A block is walked as whole vectors up to the one that holds `skip`, that one with `skip` masked,
@@ -100,14 +101,17 @@ XENT_INLINE struct V(reference) V(refer_to)(REAL m, struct xent_sum *sum) {
     };
 }
 
-/* exp of x, scaled by the reference, as scale * (1 + (r + w)): the power of two exact, r + w
- * unrounded, so that what the sum needs beyond a REAL is not lost. */
+/* exp of x, scaled by the reference, as scale * (1 + p): the power of two is exact and p is small,
+ * so that the sum can have more of the exponential than a REAL holds. */
 struct V(exp) {
-    V(vec) scale, r, w;
+    V(vec) scale, p;
 };
 
-XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref) {
-    x = V(max)(ref->lowest, V(sub)(x, ref->shift)); /* keeps a NaN */
+XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref, bool shifted) {
+    if (shifted) {
+        x = V(sub)(x, ref->shift);
+    }
+    x = V(max)(ref->lowest, x); /* keeps a NaN */
     /* The low bits of y are the exponent field of the result, zero at x = lowest. */
     const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
     const V(vec) n = V(sub)(y, ref->round);
@@ -120,52 +124,63 @@ XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref
     for (int k = TERMS - 2; k >= 0; k--) {
         q = V(fma)(q, r, V(set1)(V(exp_poly)[k]));
     }
-    return (struct V(exp)){.scale = V(to_exponent)(y), .r = r, .w = V(mul)(V(mul)(r, r), q)};
+    return (struct V(exp)){.scale = V(to_exponent)(y), .p = V(fma)(V(mul)(r, r), q, r)};
 }
 
 /* Adds exp(x) to the sum and returns it, rounded. The sum starts larger than any term, so that
  * what a term adds to `high` is known exactly (Dekker 1971); the rest goes to `low`. */
-XENT_INLINE V(vec) V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref) {
-    const struct V(exp) e = V(exp_parts)(x, ref);
-    const V(vec) term = V(fma)(V(add)(e.r, e.w), e.scale, e.scale);
+XENT_INLINE V(vec)
+    V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref, bool shifted) {
+    const struct V(exp) e = V(exp_parts)(x, ref, shifted);
+    const V(vec) term = V(fma)(e.p, e.scale, e.scale);
     const V(vec) high = V(add)(sum->high, term);
     const V(vec) added = V(sub)(high, sum->high);
-    const V(vec) rest = V(fma)(e.r, e.scale, V(sub)(e.scale, added));
-    sum->low = V(add)(sum->low, V(fma)(e.w, e.scale, rest));
+    sum->low = V(add)(sum->low, V(fma)(e.p, e.scale, V(sub)(e.scale, added)));
     sum->high = high;
     return term;
 }
 
 /* The lanes of two sums that started at `start`, added in a fixed order. */
-static double V(total)(const struct V(sum) * a, const struct V(sum) * b, double start) {
+XENT_INLINE double V(total)(const struct V(sum) * a, const struct V(sum) * b, double start) {
     REAL lane[4][V(LANES)];
+    double sum[V(LANES)];
     V(store)(lane[0], a->high);
     V(store)(lane[1], b->high);
     V(store)(lane[2], a->low);
     V(store)(lane[3], b->low);
-    double high = 0, low = 0;
     for (int i = 0; i < V(LANES); i++) {
-        high += ((double)lane[0][i] - start) + ((double)lane[1][i] - start);
-        low += (double)lane[2][i] + (double)lane[3][i];
+        sum[i] = (((double)lane[0][i] - start) + ((double)lane[1][i] - start)) +
+                 ((double)lane[2][i] + (double)lane[3][i]);
     }
-    return high + low;
+    for (int half = V(LANES) / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) {
+            sum[i] += sum[i + half];
+        }
+    }
+    return sum[0];
 }
 
+/* Logits are fetched into the L2 cache this far ahead: the hardware fetches a page at most, and a
+ * store that waits for its line behind loads from memory halves the speed. */
+enum { V(AHEAD) = 16384 / sizeof(REAL) };
+
 /* Whole vectors only, the even and the odd ones in sums of their own: two chains of additions
- * hide each other's latency. Inlined with `exps` NULL and not, so the test costs nothing. */
+ * hide each other's latency. */
 XENT_INLINE void V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps,
-                                 const struct V(reference) * ref, struct V(sum) * even,
-                                 struct V(sum) * odd) {
+                                 const struct V(reference) * ref, bool shifted,
+                                 struct V(sum) * even, struct V(sum) * odd) {
     for (; i + 2 * V(LANES) <= end; i += 2 * V(LANES)) {
-        const V(vec) a = V(accumulate)(even, V(load)(x + i), ref);
-        const V(vec) b = V(accumulate)(odd, V(load)(x + i + V(LANES)), ref);
+        __builtin_prefetch(x + i + V(AHEAD), 0, 2);
+        __builtin_prefetch(x + i + V(AHEAD) + V(LANES), 0, 2);
+        const V(vec) a = V(accumulate)(even, V(load)(x + i), ref, shifted);
+        const V(vec) b = V(accumulate)(odd, V(load)(x + i + V(LANES)), ref, shifted);
         if (exps) {
             V(store)(exps + i, a);
             V(store)(exps + i + V(LANES), b);
         }
     }
     if (i < end) {
-        const V(vec) a = V(accumulate)(even, V(load)(x + i), ref);
+        const V(vec) a = V(accumulate)(even, V(load)(x + i), ref, shifted);
         if (exps) {
             V(store)(exps + i, a);
         }
@@ -173,48 +188,71 @@ XENT_INLINE void V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps
 }
 
 XENT_INLINE void V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip, REAL *exps,
-                                  const struct V(reference) * ref, struct V(sum) * sum) {
-    const V(vec) a = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref);
+                                  const struct V(reference) * ref, bool shifted,
+                                  struct V(sum) * sum) {
+    const V(vec) a = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref, shifted);
     if (exps) {
         V(store_first)(exps + i, n - i < V(LANES) ? n - i : V(LANES), a);
     }
 }
 
-XENT_INLINE struct xent_sum V(reduce_block)(const REAL *x, size_t n, size_t skip, REAL *exps) {
-    struct xent_sum result;
-    const struct V(reference) ref = V(refer_to)(V(block_max)(x, n, skip), &result);
+XENT_INLINE double V(sum_block)(const REAL *x, size_t n, size_t skip, REAL *exps,
+                                const struct V(reference) * ref, bool shifted) {
     const double start = ldexp(2, V(HEADROOM));
     struct V(sum) even = {V(set1)((REAL)start), V(set1)(0)}, odd = even;
-
     const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
-    V(reduce_whole)(x, 0, first, exps, &ref, &even, &odd);
+    V(reduce_whole)(x, 0, first, exps, ref, shifted, &even, &odd);
     if (first < n) {
-        V(reduce_masked)(x, n, first, skip, exps, &ref, &even);
-        V(reduce_whole)(x, first + V(LANES), last, exps, &ref, &even, &odd);
+        V(reduce_masked)(x, n, first, skip, exps, ref, shifted, &even);
+        V(reduce_whole)(x, first + V(LANES), last, exps, ref, shifted, &even, &odd);
     }
     if (first < last && last < n) {
-        V(reduce_masked)(x, n, last, skip, exps, &ref, &odd);
+        V(reduce_masked)(x, n, last, skip, exps, ref, shifted, &odd);
     }
-    result.sum = V(total)(&even, &odd, start);
-    return result;
+    return V(total)(&even, &odd, start);
 }
 
 static struct xent_sum V(reduce)(const REAL *x, size_t n, size_t skip, REAL *exps) {
-    return exps ? V(reduce_block)(x, n, skip, exps) : V(reduce_block)(x, n, skip, NULL);
+    struct xent_sum result;
+    const struct V(reference) ref = V(refer_to)(V(block_max)(x, n, skip), &result);
+    /* Each call is inlined with its constants, so that the loops do not test them. */
+    if (result.shift == 0) {
+        result.sum = exps ? V(sum_block)(x, n, skip, exps, &ref, false)
+                          : V(sum_block)(x, n, skip, NULL, &ref, false);
+    } else {
+        result.sum = exps ? V(sum_block)(x, n, skip, exps, &ref, true)
+                          : V(sum_block)(x, n, skip, NULL, &ref, true);
+    }
+    return result;
+}
+
+XENT_INLINE V(vec) V(times)(V(vec) e, const struct xent_factor *factor) {
+    const V(vec) high = V(set1)((REAL)factor->high), low = V(set1)((REAL)factor->low);
+    return V(mul)(V(fma)(e, high, V(mul)(e, low)), V(set1)((REAL)factor->post));
 }
 
 static void V(emit)(const REAL *exps, size_t n, struct xent_factor factor, REAL *out) {
-    const V(vec) high = V(set1)((REAL)factor.high), low = V(set1)((REAL)factor.low);
-    const V(vec) post = V(set1)((REAL)factor.post);
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
-        const V(vec) e = V(load)(exps + i);
-        V(store)(out + i, V(mul)(V(fma)(e, high, V(mul)(e, low)), post));
+        V(store)(out + i, V(times)(V(load)(exps + i), &factor));
     }
     if (i < n) {
-        const V(vec) e = V(load_first)(exps + i, n - i);
-        V(store_first)(out + i, n - i, V(mul)(V(fma)(e, high, V(mul)(e, low)), post));
+        V(store_first)(out + i, n - i, V(times)(V(load_first)(exps + i, n - i), &factor));
     }
+}
+
+static void V(emit_stream)(const REAL *exps, size_t n, struct xent_factor factor, REAL *out) {
+    const size_t before = (-(uintptr_t)out % sizeof(V(vec))) / sizeof(REAL);
+    if ((uintptr_t)out % sizeof(REAL) != 0 || n < before) {
+        V(emit)(exps, n, factor, out);
+        return;
+    }
+    V(emit)(exps, before, factor, out);
+    size_t i = before;
+    for (; i + V(LANES) <= n; i += V(LANES)) {
+        V(stream)(out + i, V(times)(V(load)(exps + i), &factor));
+    }
+    V(emit)(exps + i, n - i, factor, out + i);
 }
 
 static void V(emit_shifted)(const REAL *x, size_t n, double high, double low, REAL *out) {

@@ -2,6 +2,7 @@
  * vector `vec` and these operations on it; rows.inc.h is written in them alone.
  *
  *   set1 load store add sub mul
+ *   stream           store past the caches if the instruction set can; p is aligned to 64 bytes
  *   max(x, y)        y where either is NaN
  *   fma(x, y, z)     x * y + z, rounded once where the instruction set can
  *   fnma(x, y, z)    z - x * y, likewise

@@ -11,6 +11,7 @@
     XENT_INLINE vector prefix##_set1(real x) { return _mm256_set1_##suffix(x); }                   \
     XENT_INLINE vector prefix##_load(const real *p) { return _mm256_loadu_##suffix(p); }           \
     XENT_INLINE void prefix##_store(real *p, vector x) { _mm256_storeu_##suffix(p, x); }           \
+    XENT_INLINE void prefix##_stream(real *p, vector x) { _mm256_stream_##suffix(p, x); }          \
     XENT_INLINE vector prefix##_add(vector x, vector y) { return _mm256_add_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_sub(vector x, vector y) { return _mm256_sub_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_mul(vector x, vector y) { return _mm256_mul_##suffix(x, y); }      \

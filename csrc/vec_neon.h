@@ -12,6 +12,7 @@
     XENT_INLINE vector prefix##_set1(real x) { return vdupq_n_##suffix(x); }                       \
     XENT_INLINE vector prefix##_load(const real *p) { return vld1q_##suffix(p); }                  \
     XENT_INLINE void prefix##_store(real *p, vector x) { vst1q_##suffix(p, x); }                   \
+    XENT_INLINE void prefix##_stream(real *p, vector x) { prefix##_store(p, x); }                  \
     XENT_INLINE vector prefix##_add(vector x, vector y) { return vaddq_##suffix(x, y); }           \
     XENT_INLINE vector prefix##_sub(vector x, vector y) { return vsubq_##suffix(x, y); }           \
     XENT_INLINE vector prefix##_mul(vector x, vector y) { return vmulq_##suffix(x, y); }           \

@@ -16,6 +16,10 @@ XENT_INLINE void WIDE(store)(REAL *p, WIDE(vec) x) {
     NARROW(store)(p, x.a);
     NARROW(store)(p + N, x.b);
 }
+XENT_INLINE void WIDE(stream)(REAL *p, WIDE(vec) x) {
+    NARROW(stream)(p, x.a);
+    NARROW(stream)(p + N, x.b);
+}
 XENT_INLINE WIDE(vec) WIDE(add)(WIDE(vec) x, WIDE(vec) y) {
     PAIR(NARROW(add)(x.a, y.a), NARROW(add)(x.b, y.b));
 }

@@ -15,6 +15,7 @@
         return r;                                                                                  \
     }                                                                                              \
     XENT_INLINE void prefix##_store(real *p, prefix##_vec x) { memcpy(p, &x, sizeof x); }          \
+    XENT_INLINE void prefix##_stream(real *p, prefix##_vec x) { prefix##_store(p, x); }            \
     XENT_INLINE prefix##_vec prefix##_add(prefix##_vec x, prefix##_vec y) { return x + y; }        \
     XENT_INLINE prefix##_vec prefix##_sub(prefix##_vec x, prefix##_vec y) { return x - y; }        \
     XENT_INLINE prefix##_vec prefix##_mul(prefix##_vec x, prefix##_vec y) { return x * y; }        \
