@@ -16,6 +16,8 @@ static const double f64_ROUND = 0x1.8p52; /* adding it leaves an integer in the 
 enum { f64_BIAS = 1023 };
 /* Exponentials are kept 2^256 times too large, so that they underflow 2^256 later. */
 enum { f64_HEADROOM = 256 };
+/* More than any exponential of a block: see accumulate in rows.inc.h. */
+static const double f64_START = 0x1p257;
 /* From here on the largest logit is subtracted first; every x that counts is within 2x of it. */
 static const double f64_SHIFT_FROM = 2048.0;
 

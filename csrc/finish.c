@@ -6,13 +6,33 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 static const double LN2 = 0x1.62e42fefa39efp-1;
 
-/* ldexp for any exponent, NaN included. */
+/* 2^e for -1022 <= e <= 1023. libm's ldexp and frexp are calls, and there are some for each block.
+ */
+static double power_of_two(int e) {
+    const uint64_t bits = (uint64_t)(e + 1023) << 52;
+    double r;
+    memcpy(&r, &bits, sizeof r);
+    return r;
+}
+
+/* x * 2^exponent, rounded once for 2^-100 < |x| < 2^100. */
 static double scale_by(double x, double exponent) {
-    const double far = 5000; /* beyond it every finite x is 0 or infinity */
-    return ldexp(x, (int)fmin(fmax(exponent, -far), far));
+    const double far = 2000; /* beyond it every such x becomes 0 or infinity */
+    const int e = (int)(exponent < -far ? -far : exponent > far ? far : exponent);
+    return x * power_of_two(e / 2) * power_of_two(e - e / 2);
+}
+
+/* The e of 2^e <= |x| < 2^(e + 1), for finite x that is not zero. */
+static int exponent_of(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const int field = (int)(bits >> 52 & 0x7ff);
+    return field == 0 ? ilogb(x) : field - 1023;
 }
 
 /* e^(high + low) = value * 2^exponent, to about an ulp of value for any high. */
@@ -27,6 +47,9 @@ static struct xent_scaled exp_scaled(double high, double low) {
 
 /* e^(a - b), with the rounding error of a - b (Knuth's TwoSum) carried along. */
 static struct xent_scaled exp_of_difference(double a, double b) {
+    if (a == b) { /* most blocks share a shift of zero */
+        return (struct xent_scaled){.value = 1};
+    }
     const double high = a - b, back = high - a;
     const double low = (a - (high - back)) - (b + back);
     return exp_scaled(high, high - high == 0 ? low : 0);
@@ -34,7 +57,7 @@ static struct xent_scaled exp_of_difference(double a, double b) {
 
 /* A unit's size, up to a factor of e. */
 static double log_size(const struct xent_sum *s) {
-    return (s->exponent + ilogb(s->sum)) * LN2 + s->shift;
+    return (s->exponent + exponent_of(s->sum)) * LN2 + s->shift;
 }
 
 /* s->sum in the row's units. */
@@ -50,7 +73,7 @@ static double in_units_of(const struct xent_row *row, const struct xent_sum *s) 
 static void take_unit(struct xent_row *row, const struct xent_sum *s, double *size) {
     if (s->sum > 0 && log_size(s) > *size) {
         *size = log_size(s);
-        row->exponent = s->exponent + ilogb(s->sum);
+        row->exponent = s->exponent + exponent_of(s->sum);
         row->shift = s->shift;
     }
 }
@@ -135,23 +158,20 @@ double xent_target_gradient(const struct xent_row *row, struct xent_scaled scale
 struct xent_factor xent_block_factor(const struct xent_row *row, const struct xent_sum *block,
                                      struct xent_scaled scale, bool single) {
     const struct xent_scaled e = exp_of_difference(block->shift, row->shift);
-    int exponent = 0;
-    double high = frexp(scale.value * e.value, &exponent);
-    if (high - high != 0 || high == 0) {
-        return (struct xent_factor){.high = high, .post = 1};
+    const double value = scale.value * e.value;
+    if (value - value != 0 || value == 0) {
+        return (struct xent_factor){.high = value, .post = 1};
     }
-    /* high in [1, 2), so that the product with the smallest normal exponential is normal; the rest
-     * of the exponent goes to `post` as far as that is a normal number of its own. */
-    high *= 2;
-    double low = fma(scale.value, e.value, -ldexp(high, exponent - 1)) + scale.low * e.value;
-    low = scale_by(low, 1 - exponent);
-    const double total =
-        exponent - 1 + scale.exponent + e.exponent + block->exponent - row->exponent;
+    const double low = fma(scale.value, e.value, -value) + scale.low * e.value;
+    const int own = exponent_of(value);
+    const double total = own + scale.exponent + e.exponent + block->exponent - row->exponent;
+    /* `high` in [1, 2), so that the product with the smallest normal exponential is normal; the
+     * rest of the exponent goes to `post` as far as that is a normal number of its own. */
     const double smallest = single ? FLT_MIN_EXP - 1 : DBL_MIN_EXP - 1;
     const double largest = single ? FLT_MAX_EXP - 1 : DBL_MAX_EXP - 1;
-    const double post = fmin(fmax(total, smallest), largest);
-    const double rest = total - post;
-    struct xent_factor factor = {.high = scale_by(high, rest), .low = scale_by(low, rest)};
+    const double post = total < smallest ? smallest : total > largest ? largest : total;
+    const double rest = total - post - own;
+    struct xent_factor factor = {.high = scale_by(value, rest), .low = scale_by(low, rest)};
     if (single) {
         const double both = factor.high + factor.low;
         factor.high = (double)(float)both;

@@ -2,15 +2,15 @@
 #ifndef XENT_PLAN_H
 #define XENT_PLAN_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "xent.h"
 
 struct xent_plan {
     int threads;
+    bool stream;     /* write values past the caches */
     bool by_columns; /* threads share the blocks of one row, then of the next; else they share rows
                       */
 };
 
-struct xent_plan xent_plan(size_t rows, size_t classes, int threads);
+struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows);
 
 #endif

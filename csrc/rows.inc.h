@@ -198,7 +198,7 @@ XENT_INLINE void V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip
 
 XENT_INLINE double V(sum_block)(const REAL *x, size_t n, size_t skip, REAL *exps,
                                 const struct V(reference) * ref, bool shifted) {
-    const double start = ldexp(2, V(HEADROOM));
+    const double start = V(START);
     struct V(sum) even = {V(set1)((REAL)start), V(set1)(0)}, odd = even;
     const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
     V(reduce_whole)(x, 0, first, exps, ref, shifted, &even, &odd);

@@ -8,7 +8,7 @@
 #include "parallel.h"
 #include "plan.h"
 
-#include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +22,7 @@ struct job {
     struct xent_array arrays[ARRAYS];
     size_t rows, blocks, itemsize;
     char *memory; /* the workspaces of all members, one after the other */
-    size_t sums_size, exps_size, buffer_size;
+    size_t sums_size, exps_size, buffer_size, workspace_size;
 };
 
 /* ---- Rows of strided arrays ------------------------------------------------------------------ */
@@ -133,13 +133,19 @@ static struct block block_at(const struct job *job, size_t index) {
 
 /* ---- One thread's own memory ----------------------------------------------------------------- */
 
-struct workspace {
-    struct xent_sum *sums; /* of every block of a row */
-    char *exps;            /* of every class of a row; NULL where nothing is emitted from them */
-    char *buffer;          /* one block; NULL where logits and values are contiguous */
+/* What is kept of a row between reduce and emit. */
+struct row_space {
+    struct xent_sum *sums; /* of every block */
+    char *exps; /* of every class, see place_exps; NULL where nothing is emitted from them */
 };
 
-enum { CACHE_LINE = 64 };
+/* Two rows, because one is emitted while the next is reduced. */
+struct workspace {
+    struct row_space rows[2];
+    char *buffer; /* one block; NULL where logits and values are contiguous */
+};
+
+enum { CACHE_LINE = 64, PAGE = 4096 };
 
 static size_t whole_lines(size_t size) { return (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE; }
 
@@ -152,22 +158,33 @@ static bool allocate_workspaces(struct job *job) {
         problem->logits_stride == itemsize &&
         (problem->output == XENT_NO_VALUES || problem->values_stride == itemsize);
     job->sums_size = whole_lines(job->blocks * sizeof(struct xent_sum));
-    job->exps_size = from_exps ? whole_lines(problem->classes * job->itemsize) : 0;
+    job->exps_size = from_exps ? whole_lines(problem->classes * job->itemsize) + PAGE : 0;
     job->buffer_size = contiguous ? 0 : whole_lines(XENT_BLOCK * job->itemsize);
-    const size_t size = job->sums_size + job->exps_size + job->buffer_size;
-    job->memory = aligned_alloc(CACHE_LINE, size * (size_t)job->plan.threads);
+    job->workspace_size = 2 * (job->sums_size + job->exps_size) + job->buffer_size;
+    job->memory = aligned_alloc(CACHE_LINE, job->workspace_size * (size_t)job->plan.threads);
     return job->memory != NULL;
 }
 
 static struct workspace workspace_of(const struct job *job, int member) {
-    const size_t size = job->sums_size + job->exps_size + job->buffer_size;
-    char *own = job->memory + size * (size_t)member;
-    char *row = job->plan.by_columns ? job->memory : own; /* columns of one row: one set of sums */
-    return (struct workspace){
-        .sums = (struct xent_sum *)(void *)row,
-        .exps = job->exps_size ? row + job->sums_size : NULL,
-        .buffer = job->buffer_size ? own + job->sums_size + job->exps_size : NULL,
-    };
+    char *const own = job->memory + job->workspace_size * (size_t)member;
+    struct workspace work = {.buffer = job->buffer_size ? own : NULL};
+    char *p = own + job->buffer_size;
+    for (int i = 0; i < 2; i++) {
+        work.rows[i].sums = (struct xent_sum *)(void *)p;
+        work.rows[i].exps = job->exps_size ? p + job->sums_size : NULL;
+        p += job->sums_size + job->exps_size;
+    }
+    return work;
+}
+
+/* Moves the exponentials half a page from the logits, modulo a page: a load that shares its low
+ * address bits with a store just before it waits for that store. */
+static struct row_space place_exps(struct row_space space, const char *logits) {
+    if (space.exps) {
+        const size_t gap = (size_t)((uintptr_t)logits + PAGE / 2 - (uintptr_t)space.exps) % PAGE;
+        space.exps += gap / CACHE_LINE * CACHE_LINE;
+    }
+    return space;
 }
 
 /* ---- load -> reduce -> finish -> emit ----------------------------------------------------------
@@ -180,158 +197,197 @@ static size_t target_of(const struct job *job, const struct cursor *at) {
 }
 
 /* A block's logits, contiguous: where they are, or gathered. */
-static const void *load(const struct job *job, const struct workspace *work,
-                        const struct cursor *at, struct block block) {
+static const void *load(const struct job *job, char *buffer, const struct cursor *at,
+                        struct block block) {
     const ptrdiff_t stride = job->problem->logits_stride;
     const char *p = address(job, LOGITS, at) + (ptrdiff_t)block.begin * stride;
     if (stride == (ptrdiff_t)job->itemsize) {
         return p;
     }
-    copy_strided(work->buffer, (ptrdiff_t)job->itemsize, p, stride, block.size, job->itemsize);
-    return work->buffer;
+    copy_strided(buffer, (ptrdiff_t)job->itemsize, p, stride, block.size, job->itemsize);
+    return buffer;
 }
 
-static void reduce_block(const struct job *job, const struct workspace *work,
-                         const struct cursor *at, size_t index) {
-    const struct block block = block_at(job, index);
-    const void *x = load(job, work, at, block);
-    /* In every other block than the target's, the difference is beyond the block's size. */
-    const size_t skip = has_target(job) ? target_of(job, at) - block.begin : SIZE_MAX;
-    void *exps = work->exps ? work->exps + block.begin * job->itemsize : NULL;
-    work->sums[index] = job->problem->dtype == XENT_F32
-                            ? job->kernels->f32.reduce(x, block.size, skip, exps)
-                            : job->kernels->f64.reduce(x, block.size, skip, exps);
-}
-
-/* What `emit` needs of a finished row. */
-struct emission {
-    struct xent_row row;
+/* A row on its way through the pipeline. */
+struct row {
+    struct cursor at;
+    struct row_space space;
+    struct xent_row sums; /* from here on known once the row is finished */
     struct xent_scaled scale;
     double lse;
 };
 
-/* Writes the row's loss and lse. */
-static struct emission finish(const struct job *job, const struct workspace *work,
-                              const struct cursor *at, size_t row_index) {
+static struct row begin_row(const struct job *job, const struct cursor *at,
+                            struct row_space space) {
+    return (struct row){.at = *at, .space = place_exps(space, address(job, LOGITS, at))};
+}
+
+static void reduce_block(const struct job *job, const struct row *row, char *buffer, size_t index) {
+    const struct block block = block_at(job, index);
+    const void *x = load(job, buffer, &row->at, block);
+    /* In every other block than the target's, the difference is beyond the block's size. */
+    const size_t skip = has_target(job) ? target_of(job, &row->at) - block.begin : SIZE_MAX;
+    void *exps = row->space.exps ? row->space.exps + block.begin * job->itemsize : NULL;
+    row->space.sums[index] = job->problem->dtype == XENT_F32
+                                 ? job->kernels->f32.reduce(x, block.size, skip, exps)
+                                 : job->kernels->f64.reduce(x, block.size, skip, exps);
+}
+
+/* Merges the row's blocks, and writes its loss and lse. */
+static void finish_row(const struct job *job, struct row *row, size_t row_index) {
     const struct xent_problem *problem = job->problem;
-    struct emission done = {.lse = NAN};
+    const struct cursor *at = &row->at;
     if (has_target(job)) {
         const char *logit =
             address(job, LOGITS, at) + (ptrdiff_t)target_of(job, at) * problem->logits_stride;
-        done.row =
-            xent_merge_with_target(work->sums, job->blocks, read_real(logit, problem->dtype));
+        row->sums =
+            xent_merge_with_target(row->space.sums, job->blocks, read_real(logit, problem->dtype));
     } else {
-        done.row = xent_merge(work->sums, job->blocks);
+        row->sums = xent_merge(row->space.sums, job->blocks);
     }
     if (problem->loss) {
-        problem->loss[row_index] = xent_row_loss(&done.row);
+        problem->loss[row_index] = xent_row_loss(&row->sums);
     }
     if (problem->lse || problem->output == XENT_LOG_SOFTMAX) {
-        done.lse = xent_row_lse(&done.row);
+        row->lse = xent_row_lse(&row->sums);
     }
     if (problem->lse) {
-        problem->lse[row_index] = done.lse;
+        problem->lse[row_index] = row->lse;
     }
-    if (work->exps) {
+    if (row->space.exps) {
         const double upstream = job->arrays[UPSTREAM].data
                                     ? read_real(address(job, UPSTREAM, at), XENT_F64)
                                     : problem->upstream_scalar;
-        done.scale = job->arrays[LSE_IN].data
-                         ? xent_row_scale_by_lse(&done.row, upstream,
+        row->scale = job->arrays[LSE_IN].data
+                         ? xent_row_scale_by_lse(&row->sums, upstream,
                                                  read_real(address(job, LSE_IN, at), XENT_F64))
-                         : xent_row_scale(&done.row, upstream);
+                         : xent_row_scale(&row->sums, upstream);
     }
-    return done;
+}
+
+static void emit_from_exps(const struct job *job, const struct row *row, size_t index,
+                           struct block block, void *out) {
+    const bool single = job->problem->dtype == XENT_F32;
+    const void *exps = row->space.exps + block.begin * job->itemsize;
+    const struct xent_factor factor =
+        xent_block_factor(&row->sums, &row->space.sums[index], row->scale, single);
+    if (single) {
+        (job->plan.stream ? job->kernels->f32.emit_stream
+                          : job->kernels->f32.emit)(exps, block.size, factor, out);
+    } else {
+        (job->plan.stream ? job->kernels->f64.emit_stream
+                          : job->kernels->f64.emit)(exps, block.size, factor, out);
+    }
+}
+
+static void emit_from_logits(const struct job *job, const struct row *row, char *buffer,
+                             struct block block, void *out) {
+    const void *x = load(job, buffer, &row->at, block);
+    if (job->problem->dtype == XENT_F32) {
+        const double high = (double)(float)row->lse;
+        job->kernels->f32.emit_shifted(x, block.size, high, row->lse - high, out);
+    } else {
+        job->kernels->f64.emit_shifted(x, block.size, row->lse, 0, out);
+    }
 }
 
 /* Writes a block of upstream * softmax, or of log_softmax. */
-static void emit_block(const struct job *job, const struct workspace *work, const struct cursor *at,
-                       const struct emission *done, size_t index) {
+static void emit_block(const struct job *job, const struct row *row, char *buffer, size_t index) {
     const struct xent_problem *problem = job->problem;
-    const bool single = problem->dtype == XENT_F32;
     const ptrdiff_t stride = problem->values_stride;
     const struct block block = block_at(job, index);
-    char *values = address(job, VALUES, at) + (ptrdiff_t)block.begin * stride;
+    char *values = address(job, VALUES, &row->at) + (ptrdiff_t)block.begin * stride;
     const bool contiguous = stride == (ptrdiff_t)job->itemsize;
-    void *out = contiguous ? values : work->buffer;
-
-    if (problem->output == XENT_LOG_SOFTMAX) {
-        const void *x = load(job, work, at, block);
-        const double high = single ? (double)(float)done->lse : done->lse;
-        const double low = done->lse - high;
-        single ? job->kernels->f32.emit_shifted(x, block.size, high, low, out)
-               : job->kernels->f64.emit_shifted(x, block.size, high, low, out);
+    void *out = contiguous ? values : buffer;
+    if (row->space.exps) {
+        emit_from_exps(job, row, index, block, out);
     } else {
-        const void *exps = work->exps + block.begin * job->itemsize;
-        const struct xent_factor factor =
-            xent_block_factor(&done->row, &work->sums[index], done->scale, single);
-        single ? job->kernels->f32.emit(exps, block.size, factor, out)
-               : job->kernels->f64.emit(exps, block.size, factor, out);
+        emit_from_logits(job, row, buffer, block, out);
     }
     if (!contiguous) {
         copy_strided(values, stride, out, (ptrdiff_t)job->itemsize, block.size, job->itemsize);
     }
-    if (has_target(job) && target_of(job, at) - block.begin < block.size) {
-        values += (ptrdiff_t)(target_of(job, at) - block.begin) * stride;
-        write_real(values, problem->dtype, xent_target_gradient(&done->row, done->scale));
+    if (has_target(job) && target_of(job, &row->at) - block.begin < block.size) {
+        values += (ptrdiff_t)(target_of(job, &row->at) - block.begin) * stride;
+        write_real(values, problem->dtype, xent_target_gradient(&row->sums, row->scale));
     }
 }
 
 /* ---- Teams -------------------------------------------------------------------------------------
  */
 
+/* A row is emitted block by block while the next one is reduced, so that the memory writes the one
+ * while it reads the other. */
 static void run_rows(void *context, int member, int team) {
     const struct job *job = context;
     const struct workspace work = workspace_of(job, member);
-    const struct xent_range rows = xent_share(job->rows, member, team);
-    struct cursor at = at_row(job, rows.begin);
-    for (size_t row = rows.begin; row < rows.end; row++) {
+    const struct xent_range range = xent_share(job->rows, member, team);
+    const bool emits = job->problem->output != XENT_NO_VALUES;
+    struct cursor at = at_row(job, range.begin);
+    struct row rows[2];
+    const struct row *last = NULL;
+    for (size_t index = range.begin; index < range.end; index++) {
+        struct row *row = &rows[index % 2];
+        *row = begin_row(job, &at, work.rows[index % 2]);
         for (size_t i = 0; i < job->blocks; i++) {
-            reduce_block(job, &work, &at, i);
+            reduce_block(job, row, work.buffer, i);
+            if (last) {
+                emit_block(job, last, work.buffer, i);
+            }
         }
-        const struct emission done = finish(job, &work, &at, row);
-        for (size_t i = 0; i < job->blocks && job->problem->output != XENT_NO_VALUES; i++) {
-            emit_block(job, &work, &at, &done, i);
-        }
+        finish_row(job, row, index);
+        last = emits ? row : NULL;
         next_row(&at, job);
     }
+    for (size_t i = 0; last && i < job->blocks; i++) {
+        emit_block(job, last, work.buffer, i);
+    }
+    atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }
 
 /* One row, whose blocks a team shares. */
 struct columns {
     const struct job *job;
-    struct cursor at;
-    struct emission done;
+    struct row row;
+    size_t index;
 };
 
 static void reduce_columns(void *context, int member, int team) {
-    const struct columns *row = context;
-    const struct workspace work = workspace_of(row->job, member);
-    const struct xent_range blocks = xent_share(row->job->blocks, member, team);
+    const struct columns *columns = context;
+    const struct job *job = columns->job;
+    const struct xent_range blocks = xent_share(job->blocks, member, team);
     for (size_t i = blocks.begin; i < blocks.end; i++) {
-        reduce_block(row->job, &work, &row->at, i);
+        reduce_block(job, &columns->row, workspace_of(job, member).buffer, i);
     }
 }
 
 static void emit_columns(void *context, int member, int team) {
-    const struct columns *row = context;
-    const struct workspace work = workspace_of(row->job, member);
-    const struct xent_range blocks = xent_share(row->job->blocks, member, team);
+    const struct columns *columns = context;
+    const struct job *job = columns->job;
+    const struct xent_range blocks = xent_share(job->blocks, member, team);
     for (size_t i = blocks.begin; i < blocks.end; i++) {
-        emit_block(row->job, &work, &row->at, &row->done, i);
+        emit_block(job, &columns->row, workspace_of(job, member).buffer, i);
     }
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+static void finish_columns(void *context, int member, int team) {
+    (void)member, (void)team;
+    struct columns *columns = context;
+    finish_row(columns->job, &columns->row, columns->index);
 }
 
 static void run_columns(struct job *job) {
-    const struct workspace work = workspace_of(job, 0);
-    struct columns row = {.job = job, .at = at_row(job, 0)};
-    for (size_t i = 0; i < job->rows; i++) {
-        xent_parallel(job->plan.threads, reduce_columns, &row);
-        row.done = finish(job, &work, &row.at, i);
+    struct columns columns = {.job = job};
+    struct cursor at = at_row(job, 0);
+    for (; columns.index < job->rows; columns.index++) {
+        columns.row = begin_row(job, &at, workspace_of(job, 0).rows[0]);
+        xent_parallel(job->plan.threads, reduce_columns, &columns);
+        xent_parallel(1, finish_columns, &columns);
         if (job->problem->output != XENT_NO_VALUES) {
-            xent_parallel(job->plan.threads, emit_columns, &row);
+            xent_parallel(job->plan.threads, emit_columns, &columns);
         }
-        next_row(&row.at, job);
+        next_row(&at, job);
     }
 }
 
@@ -411,7 +467,7 @@ enum xent_status xent_run(struct xent_problem *problem) {
         }
         return XENT_OK;
     }
-    job.plan = xent_plan(job.rows, problem->classes, problem->threads);
+    job.plan = xent_plan(problem, job.rows);
     if (!allocate_workspaces(&job)) {
         return XENT_NO_MEMORY;
     }
