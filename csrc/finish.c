@@ -152,7 +152,8 @@ struct xent_scaled xent_row_scale_by_lse(const struct xent_row *row, double upst
 }
 
 double xent_target_gradient(const struct xent_row *row, struct xent_scaled scale) {
-    return scale_by(-row->others * scale.value, scale.exponent);
+    const double gradient = -fma(row->others, scale.value, row->others * scale.low);
+    return scale_by(gradient, scale.exponent);
 }
 
 struct xent_factor xent_block_factor(const struct xent_row *row, const struct xent_sum *block,

@@ -24,7 +24,9 @@ struct xent_factor {
 /* Every kernel, as KERNEL(name, result, arguments): the table, the prototypes and the tests all
  * come from this list, so a kernel cannot exist unreached. TYPE is float or double. */
 #define XENT_KERNELS(KERNEL, TYPE)                                                                 \
-    /* Sum of exp over the classes but `skip` (>= n: none); the terms go to `exps` unless NULL,    \
+    /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. */     \
+    KERNEL(largest, TYPE, (const TYPE *x, size_t n, size_t skip))                                  \
+    /* Sum of exp over the classes but `skip`; the terms go to `exps` unless NULL,                 \
      * scaled like the sum. */                                                                     \
     KERNEL(reduce, struct xent_sum, (const TYPE *x, size_t n, size_t skip, TYPE *exps))            \
     /* out = exps * factor; out may be exps. */                                                    \

@@ -70,8 +70,7 @@ XENT_INLINE V(vec) V(max_whole)(const REAL *x, size_t i, size_t end, V(vec) m) {
     return V(max)(V(max)(m, m1), V(max)(m2, m3));
 }
 
-/* The largest class but `skip`; NaNs do not count. */
-static REAL V(block_max)(const REAL *x, size_t n, size_t skip) {
+static REAL V(largest)(const REAL *x, size_t n, size_t skip) {
     const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
     V(vec) m = V(max_whole)(x, 0, first, V(set1)(-(REAL)INFINITY));
     if (first < n) {
@@ -214,7 +213,7 @@ XENT_INLINE double V(sum_block)(const REAL *x, size_t n, size_t skip, REAL *exps
 
 static struct xent_sum V(reduce)(const REAL *x, size_t n, size_t skip, REAL *exps) {
     struct xent_sum result;
-    const struct V(reference) ref = V(refer_to)(V(block_max)(x, n, skip), &result);
+    const struct V(reference) ref = V(refer_to)(V(largest)(x, n, skip), &result);
     /* Each call is inlined with its constants, so that the loops do not test them. */
     if (result.shift == 0) {
         result.sum = exps ? V(sum_block)(x, n, skip, exps, &ref, false)

@@ -8,6 +8,7 @@
 #include "parallel.h"
 #include "plan.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,10 +193,6 @@ static struct row_space place_exps(struct row_space space, const char *logits) {
 
 static bool has_target(const struct job *job) { return job->arrays[TARGET].data != NULL; }
 
-static size_t target_of(const struct job *job, const struct cursor *at) {
-    return (size_t)read_class(address(job, TARGET, at), job->problem->target_type);
-}
-
 /* A block's logits, contiguous: where they are, or gathered. */
 static const void *load(const struct job *job, char *buffer, const struct cursor *at,
                         struct block block) {
@@ -212,21 +209,52 @@ static const void *load(const struct job *job, char *buffer, const struct cursor
 struct row {
     struct cursor at;
     struct row_space space;
+    size_t target;        /* the class that is kept out of the sum of the others; SIZE_MAX: none */
     struct xent_row sums; /* from here on known once the row is finished */
     struct xent_scaled scale;
-    double lse;
 };
 
-static struct row begin_row(const struct job *job, const struct cursor *at,
-                            struct row_space space) {
-    return (struct row){.at = *at, .space = place_exps(space, address(job, LOGITS, at))};
+static double logit_of(const struct job *job, const struct cursor *at, size_t class) {
+    const char *p = address(job, LOGITS, at) + (ptrdiff_t)class * job->problem->logits_stride;
+    return read_real(p, job->problem->dtype);
+}
+
+/* The first of the largest logits; SIZE_MAX if all are NaN. */
+static size_t largest_of(const struct job *job, const struct cursor *at, char *buffer) {
+    double largest = -INFINITY;
+    for (size_t i = 0; i < job->blocks; i++) {
+        const struct block block = block_at(job, i);
+        const void *x = load(job, buffer, at, block);
+        const double m = job->problem->dtype == XENT_F32
+                             ? (double)job->kernels->f32.largest(x, block.size, SIZE_MAX)
+                             : job->kernels->f64.largest(x, block.size, SIZE_MAX);
+        largest = m > largest ? m : largest;
+    }
+    for (size_t class = 0; class < job->problem->classes; class++) {
+        if (logit_of(job, at, class) == largest) {
+            return class;
+        }
+    }
+    return SIZE_MAX;
+}
+
+static struct row begin_row(const struct job *job, const struct cursor *at, struct row_space space,
+                            char *buffer) {
+    struct row row = {.at = *at, .space = place_exps(space, address(job, LOGITS, at))};
+    row.target = SIZE_MAX;
+    if (has_target(job)) {
+        row.target = (size_t)read_class(address(job, TARGET, at), job->problem->target_type);
+    } else if (job->problem->output == XENT_LOG_SOFTMAX) {
+        row.target = largest_of(job, at, buffer);
+    }
+    return row;
 }
 
 static void reduce_block(const struct job *job, const struct row *row, char *buffer, size_t index) {
     const struct block block = block_at(job, index);
     const void *x = load(job, buffer, &row->at, block);
     /* In every other block than the target's, the difference is beyond the block's size. */
-    const size_t skip = has_target(job) ? target_of(job, &row->at) - block.begin : SIZE_MAX;
+    const size_t skip = row->target == SIZE_MAX ? SIZE_MAX : row->target - block.begin;
     void *exps = row->space.exps ? row->space.exps + block.begin * job->itemsize : NULL;
     row->space.sums[index] = job->problem->dtype == XENT_F32
                                  ? job->kernels->f32.reduce(x, block.size, skip, exps)
@@ -237,22 +265,14 @@ static void reduce_block(const struct job *job, const struct row *row, char *buf
 static void finish_row(const struct job *job, struct row *row, size_t row_index) {
     const struct xent_problem *problem = job->problem;
     const struct cursor *at = &row->at;
-    if (has_target(job)) {
-        const char *logit =
-            address(job, LOGITS, at) + (ptrdiff_t)target_of(job, at) * problem->logits_stride;
-        row->sums =
-            xent_merge_with_target(row->space.sums, job->blocks, read_real(logit, problem->dtype));
-    } else {
-        row->sums = xent_merge(row->space.sums, job->blocks);
-    }
+    row->sums = row->target == SIZE_MAX ? xent_merge(row->space.sums, job->blocks)
+                                        : xent_merge_with_target(row->space.sums, job->blocks,
+                                                                 logit_of(job, at, row->target));
     if (problem->loss) {
         problem->loss[row_index] = xent_row_loss(&row->sums);
     }
-    if (problem->lse || problem->output == XENT_LOG_SOFTMAX) {
-        row->lse = xent_row_lse(&row->sums);
-    }
     if (problem->lse) {
-        problem->lse[row_index] = row->lse;
+        problem->lse[row_index] = xent_row_lse(&row->sums);
     }
     if (row->space.exps) {
         const double upstream = job->arrays[UPSTREAM].data
@@ -280,14 +300,15 @@ static void emit_from_exps(const struct job *job, const struct row *row, size_t 
     }
 }
 
+/* log q_j = (x_j - x_m) - loss_m with x_m the largest: both are negative, so nothing cancels. */
 static void emit_from_logits(const struct job *job, const struct row *row, char *buffer,
                              struct block block, void *out) {
     const void *x = load(job, buffer, &row->at, block);
+    const double largest = row->sums.target_logit, loss = xent_row_loss(&row->sums);
     if (job->problem->dtype == XENT_F32) {
-        const double high = (double)(float)row->lse;
-        job->kernels->f32.emit_shifted(x, block.size, high, row->lse - high, out);
+        job->kernels->f32.emit_shifted(x, block.size, largest, loss, out);
     } else {
-        job->kernels->f64.emit_shifted(x, block.size, row->lse, 0, out);
+        job->kernels->f64.emit_shifted(x, block.size, largest, loss, out);
     }
 }
 
@@ -307,8 +328,8 @@ static void emit_block(const struct job *job, const struct row *row, char *buffe
     if (!contiguous) {
         copy_strided(values, stride, out, (ptrdiff_t)job->itemsize, block.size, job->itemsize);
     }
-    if (has_target(job) && target_of(job, &row->at) - block.begin < block.size) {
-        values += (ptrdiff_t)(target_of(job, &row->at) - block.begin) * stride;
+    if (problem->output == XENT_GRADIENT && row->target - block.begin < block.size) {
+        values += (ptrdiff_t)(row->target - block.begin) * stride;
         write_real(values, problem->dtype, xent_target_gradient(&row->sums, row->scale));
     }
 }
@@ -328,7 +349,7 @@ static void run_rows(void *context, int member, int team) {
     const struct row *last = NULL;
     for (size_t index = range.begin; index < range.end; index++) {
         struct row *row = &rows[index % 2];
-        *row = begin_row(job, &at, work.rows[index % 2]);
+        *row = begin_row(job, &at, work.rows[index % 2], work.buffer);
         for (size_t i = 0; i < job->blocks; i++) {
             reduce_block(job, row, work.buffer, i);
             if (last) {
@@ -378,10 +399,11 @@ static void finish_columns(void *context, int member, int team) {
 }
 
 static void run_columns(struct job *job) {
+    const struct workspace work = workspace_of(job, 0);
     struct columns columns = {.job = job};
     struct cursor at = at_row(job, 0);
     for (; columns.index < job->rows; columns.index++) {
-        columns.row = begin_row(job, &at, workspace_of(job, 0).rows[0]);
+        columns.row = begin_row(job, &at, work.rows[0], work.buffer);
         xent_parallel(job->plan.threads, reduce_columns, &columns);
         xent_parallel(1, finish_columns, &columns);
         if (job->problem->output != XENT_NO_VALUES) {

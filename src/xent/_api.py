@@ -196,7 +196,7 @@ def cross_entropy_and_grad(
     >>> loss
     np.float32(0.40760598)
     >>> grad
-    array([[-3.3475912e-01,  2.4472848e-01,  9.0030573e-02],
+    array([[-3.3475906e-01,  2.4472846e-01,  9.0030573e-02],
            [ 9.3576229e-14, -1.8715246e-13,  9.3576229e-14]], dtype=float32)
     """
     _arrays.choice("reduction", reduction, REDUCTIONS)

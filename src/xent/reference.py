@@ -78,7 +78,8 @@ class Row:
 def _rows(logits: NDArray[Any], axis: int) -> Float64s:
     """Return the logits as rows of classes, shape (N, K)."""
     classes_last = np.moveaxis(logits, axis, -1)
-    return classes_last.astype(np.float64).reshape(-1, classes_last.shape[-1])
+    contiguous = classes_last.astype(np.float64, order="C")  # NumPy sums pairwise along contiguous rows only
+    return contiguous.reshape(-1, classes_last.shape[-1])
 
 
 def _unrows(rows: Float64s, logits: NDArray[Any], axis: int, out: NDArray[Any] | None) -> NDArray[Any]:

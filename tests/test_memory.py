@@ -1,0 +1,170 @@
+"""Where arrays lie: strides, alignment, in place, overlap, and how much memory a call takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import as_strided
+
+import xent
+
+SHAPE = (6, 37)
+TARGET = np.array([0, 36, 5, 5, 20, 1])
+
+
+@pytest.fixture
+def x(rng, dtype):
+    return rng.normal(size=SHAPE, scale=3).astype(dtype)
+
+
+def misaligned(array):
+    memory = np.empty(array.nbytes + 1, np.uint8)
+    result = memory[1:].view(array.dtype).reshape(array.shape)
+    result[...] = array
+    return result
+
+
+LAYOUTS = {
+    "row gaps": lambda a: np.pad(a, ((0, 0), (0, 5)))[:, : a.shape[1]],
+    "class gaps": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "row reversed": lambda a: a[::-1].copy()[::-1],
+    "classes reversed": lambda a: a[:, ::-1].copy()[:, ::-1],
+    "transposed": np.asfortranarray,
+    "misaligned": misaligned,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_layouts(x, layout):
+    loss, grad = xent.cross_entropy_and_grad(x, TARGET)
+    strided = layout(x)
+    np.testing.assert_array_equal(strided, x)
+    grad_out = layout(np.full_like(x, 7))
+    loss_strided, _ = xent.cross_entropy_and_grad(strided, TARGET, grad_out=grad_out)
+    assert loss_strided == loss
+    np.testing.assert_array_equal(grad_out, grad)
+    for function in (xent.softmax, xent.log_softmax):
+        out = layout(np.full_like(x, 7))
+        np.testing.assert_array_equal(function(strided, out=out), function(x))
+    np.testing.assert_array_equal(xent.logsumexp(strided), xent.logsumexp(x))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_in_place(x, layout):
+    _, grad = xent.cross_entropy_and_grad(x, TARGET)
+    for function, expected in ((xent.softmax, xent.softmax(x)), (xent.log_softmax, xent.log_softmax(x))):
+        inplace = layout(x)
+        assert function(inplace, out=inplace) is inplace
+        np.testing.assert_array_equal(inplace, expected)
+    inplace = layout(x)
+    _, result = xent.cross_entropy_and_grad(inplace, TARGET, grad_out=inplace)
+    assert result is inplace
+    np.testing.assert_array_equal(inplace, grad)
+
+
+def test_memory_between_strided_elements_is_not_touched(x):
+    memory = np.full((SHAPE[0], 2 * SHAPE[1] + 3), 7, x.dtype)
+    xent.cross_entropy_grad(x, TARGET, grad_out=memory[:, : 2 * SHAPE[1] : 2])
+    np.testing.assert_array_equal(memory[:, 1 : 2 * SHAPE[1] : 2], 7)
+    np.testing.assert_array_equal(memory[:, 2 * SHAPE[1] :], 7)
+
+
+def test_memory_before_and_after_rows_is_not_touched(dtype, rng):
+    for classes in (1, 15, 16, 17, 33, 2049):
+        for start in range(4):
+            memory = np.full(3 * classes + 8, 7, dtype)
+            out = memory[start : start + 3 * classes].reshape(3, classes)
+            xent.cross_entropy_grad(rng.normal(size=(3, classes)).astype(dtype), [0, 0, 0], grad_out=out)
+            np.testing.assert_array_equal(memory[:start], 7)
+            np.testing.assert_array_equal(memory[start + 3 * classes :], 7)
+
+
+def test_zero_strides(x):
+    row = np.broadcast_to(x[2], SHAPE)
+    np.testing.assert_array_equal(xent.cross_entropy_grad(row, TARGET), xent.cross_entropy_grad(row.copy(), TARGET))
+    column = np.broadcast_to(x[:, :1], SHAPE)
+    np.testing.assert_array_equal(xent.softmax(column), xent.softmax(column.copy()))
+    one_target = np.broadcast_to(np.int8(3), SHAPE[:1])
+    np.testing.assert_array_equal(xent.cross_entropy_grad(x, one_target), xent.cross_entropy_grad(x, [3] * 6))
+
+
+@pytest.mark.parametrize("shift", [-40, -37, -1, 1, 3, 37, 74])
+def test_partial_overlap_is_as_if_the_logits_had_been_copied(x, shift):
+    memory = np.zeros(x.size + 200, x.dtype)
+    logits = memory[100 : 100 + x.size].reshape(SHAPE)
+    logits[...] = x
+    out = memory[100 + shift : 100 + shift + x.size].reshape(SHAPE)
+    _, grad = xent.cross_entropy_and_grad(logits, TARGET, grad_out=out)
+    np.testing.assert_array_equal(grad, xent.cross_entropy_grad(x, TARGET))
+
+
+def test_overlap_in_another_order(dtype, rng):
+    square = rng.normal(size=(9, 9)).astype(dtype)
+    expected = xent.softmax(square)
+    xent.softmax(square.copy().T.copy().T, out=square)
+    np.testing.assert_array_equal(square, expected)
+    x = rng.normal(size=(9, 9)).astype(dtype)
+    expected = xent.softmax(x)
+    np.testing.assert_array_equal(xent.softmax(x, out=x.T), expected)
+
+
+def test_targets_and_upstream_in_the_memory_of_the_gradient():
+    grad = np.zeros((4, 4))
+    target = grad.reshape(-1).view(np.int64)[3:7]
+    target[:] = [3, 0, 1, 2]
+    upstream = grad.reshape(-1)[8:12]
+    upstream[:] = [1, 2, 3, 4]
+    x = np.arange(16.0).reshape(4, 4)
+    expected = xent.cross_entropy_grad(x, target.copy(), reduction="none", grad_output=upstream.copy())
+    xent.cross_entropy_grad(x, target, reduction="none", grad_output=upstream, grad_out=grad)
+    np.testing.assert_array_equal(grad, expected)
+
+
+def test_overlapping_windows(dtype, rng):
+    series = rng.normal(size=50).astype(dtype)
+    windows = as_strided(series, (40, 10), (series.itemsize, series.itemsize), writeable=False)
+    target = np.arange(40) % 10
+    np.testing.assert_array_equal(
+        xent.cross_entropy_grad(windows, target), xent.cross_entropy_grad(windows.copy(), target)
+    )
+
+
+def test_results_larger_than_the_caches(dtype, rng):
+    """Such results are written past the caches: the values are those of the small ones."""
+    x = rng.normal(size=(700, 5003)).astype(dtype)
+    target = rng.integers(5003, size=700)
+    out = np.empty(x.size + 3, dtype)[3:].reshape(x.shape)
+    _, grad = xent.cross_entropy_and_grad(x, target, reduction="none", grad_out=out)
+    for row in (0, 1, 350, 699):
+        np.testing.assert_array_equal(
+            grad[row], xent.cross_entropy_grad(x[row], target[row], reduction="none")
+        )
+
+
+MEASURE = """
+import resource, sys
+import numpy as np, xent
+N, K = 400, 20_000
+x = np.ones((N, K), np.float32)
+grad = np.ones_like(x)
+layout = sys.argv[1]
+if layout == "transposed":
+    x, grad = x.reshape(K, N).T, grad.reshape(K, N).T
+target = np.zeros(N, int)
+xent.cross_entropy_and_grad(x[:2], target[:2], grad_out=grad[:2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+xent.cross_entropy(x, target)
+xent.cross_entropy_and_grad(x, target, grad_out=grad)
+xent.softmax(x, out=x)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / x.nbytes)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss counts kilobytes on Linux only")
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_no_memory_that_grows_with_the_logits(layout):
+    run = subprocess.run([sys.executable, "-c", MEASURE, layout], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 0.06

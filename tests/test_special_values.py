@@ -1,0 +1,88 @@
+"""NaN, infinities, the largest and the smallest numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ulp import ulps
+
+import xent
+from xent import reference
+
+inf, nan = np.inf, np.nan
+
+
+@pytest.mark.parametrize("classes", [2, 7, 16, 33, 2049, 5000])
+def test_masked_classes(dtype, rng, classes):
+    x = rng.normal(size=(4, classes)).astype(dtype)
+    x[:, : classes // 2] = -inf
+    target = np.array([classes - 1, classes // 2, 0, classes - 1])
+    loss, grad = xent.cross_entropy_and_grad(x, target, reduction="none")
+    assert loss[2] == inf
+    assert grad[2, 0] == -1
+    np.testing.assert_array_equal(grad[[0, 1, 3], : classes // 2], 0)
+    exact_loss, exact_grad = reference.cross_entropy_and_grad(x.astype(np.float64), target, reduction="none")
+    assert ulps(loss, exact_loss) <= 6
+    assert ulps(grad, exact_grad) <= 10
+    assert np.all(xent.softmax(x)[:, : classes // 2] == 0)
+    assert np.all(xent.log_softmax(x)[:, : classes // 2] == -inf)
+
+
+@pytest.mark.parametrize("bad", [nan, inf])
+@pytest.mark.parametrize("classes", [1, 3, 16, 40, 2050])
+def test_a_bad_logit_spoils_its_row_alone(dtype, rng, bad, classes):
+    x = rng.normal(size=(5, classes)).astype(dtype)
+    target = np.zeros(5, dtype=int)
+    clean = xent.cross_entropy_and_grad(x, target, reduction="none")
+    for position in {0, classes // 2, classes - 1}:
+        spoiled = x.copy()
+        spoiled[2, position] = bad
+        loss, grad = xent.cross_entropy_and_grad(spoiled, target, reduction="none")
+        assert np.isnan(loss[2])
+        assert np.all(np.isnan(grad[2]))
+        assert np.all(np.isnan(xent.softmax(spoiled)[2]))
+        assert np.all(np.isnan(xent.log_softmax(spoiled)[2]))
+        assert np.isnan(xent.logsumexp(spoiled)[2])
+        others = [0, 1, 3, 4]
+        np.testing.assert_array_equal(loss[others], clean[0][others])
+        np.testing.assert_array_equal(grad[others], clean[1][others])
+
+
+@pytest.mark.parametrize("classes", [1, 5, 16, 4100])
+def test_nothing_but_minus_infinity_is_nan(dtype, classes):
+    x = np.full((1, classes), -inf, dtype=dtype)
+    loss, grad = xent.cross_entropy_and_grad(x, [0])
+    assert np.isnan(loss)
+    assert np.all(np.isnan(grad))
+    assert np.all(np.isnan(xent.softmax(x)))
+    assert np.isnan(xent.logsumexp(x)[0])
+
+
+def test_one_class(dtype):
+    x = np.array([[3.0], [-1e30], [0.0]], dtype=dtype)
+    loss, grad = xent.cross_entropy_and_grad(x, [0, 0, 0], reduction="none")
+    np.testing.assert_array_equal(loss, 0)
+    np.testing.assert_array_equal(grad, 0)
+    assert not np.any(np.signbit(loss))
+    np.testing.assert_array_equal(xent.softmax(x), 1)
+    np.testing.assert_array_equal(xent.log_softmax(x), 0)
+    np.testing.assert_array_equal(xent.logsumexp(x), x[:, 0])
+
+
+def test_the_largest_numbers(dtype):
+    largest = np.finfo(dtype).max
+    x = np.array([[largest, largest, -largest], [largest, -largest, 0], [-largest, -largest, -largest]], dtype=dtype)
+    loss, grad = xent.cross_entropy_and_grad(x, [0, 0, 0], reduction="none")
+    np.testing.assert_allclose(loss, [np.log(2), 0, np.log(3)], rtol=1e-6)
+    np.testing.assert_allclose(grad, [[-0.5, 0.5, 0], [0, 0, 0], [-2 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
+    assert xent.cross_entropy(x[1:2] / 4, [1]) == largest / 2
+
+
+def test_subnormal_logits(dtype):
+    x = np.array([[np.finfo(dtype).smallest_subnormal, 0, -np.finfo(dtype).smallest_subnormal]], dtype=dtype)
+    assert ulps(xent.cross_entropy(x, [0]), np.log(3)) <= 1
+
+
+def test_overflowing_loss_is_infinite_without_a_warning():
+    x = np.array([[3e38, -3e38]], dtype=np.float32)
+    assert xent.cross_entropy(x, [1]) == inf
