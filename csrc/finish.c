@@ -114,6 +114,12 @@ struct xent_row xent_merge_with_target(const struct xent_sum *blocks, size_t cou
     return row;
 }
 
+/* log(sum * 2^exponent) + shift, where the large terms may cancel: ln 2 in two parts, of which the
+ * first times the exponent is exact. */
+static double log_in_units(const struct xent_row *row, double sum, double shift) {
+    return (row->exponent * f64_LN2_HIGH + shift) + (log(sum) + row->exponent * f64_LN2_LOW);
+}
+
 double xent_row_loss(const struct xent_row *row) {
     if (row->others == 0 && row->target > 0) {
         return 0; /* not log1p(0 / target), whose quotient may be a negative zero's */
@@ -126,12 +132,12 @@ double xent_row_loss(const struct xent_row *row) {
         return NAN; /* every logit is -inf, or one is NaN or +inf */
     }
     /* The target's exponential underflows: its logarithm does not. */
-    return log(row->others) + (row->exponent * LN2 + (row->shift - row->target_logit));
+    return log_in_units(row, row->others, row->shift - row->target_logit);
 }
 
 double xent_row_lse(const struct xent_row *row) {
     const double sum = row->others + row->target;
-    return sum == 0 ? NAN : (log(sum) + row->exponent * LN2) + row->shift;
+    return sum == 0 ? NAN : log_in_units(row, sum, row->shift);
 }
 
 struct xent_scaled xent_row_scale(const struct xent_row *row, double upstream) {

@@ -84,7 +84,7 @@ def test_log_softmax_and_logsumexp(dtype, rng):
         wide = x.astype(np.float64)
         eps = np.finfo(dtype).eps
         np.testing.assert_allclose(xent.log_softmax(x), reference.log_softmax(wide), rtol=4 * eps)
-        np.testing.assert_allclose(xent.logsumexp(x), reference.logsumexp(wide), rtol=4 * eps, atol=eps)
+        np.testing.assert_allclose(xent.logsumexp(x), reference.logsumexp(wide), rtol=4 * eps, atol=2 * eps)
 
 
 def test_log_softmax_of_a_confident_row_does_not_vanish(dtype):

@@ -48,8 +48,9 @@ class Row:
         return (np.log(self.sum) + self.shift)[:, 0]
 
     def log_softmax(self) -> Float64s:
-        """Return ln q_i."""
-        return (self.x - self.shift) - np.log(self.sum)
+        """Return ln q_i = (x_i - x_m) - L_m, where m is the largest class."""
+        largest = Row(self.x, np.argmax(self.x, axis=1))
+        return (self.x - self.shift) - largest.loss()[:, np.newaxis]
 
     def others(self) -> Float64s:
         """Return sum_{j != c} exp(x_j)."""
