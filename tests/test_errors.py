@@ -11,7 +11,6 @@ X = np.zeros((4, 3), dtype=np.float32)
 T = np.array([0, 1, 2, 0])
 
 
-
 def read_only(array):
     array.flags.writeable = False
     return array
@@ -153,9 +152,7 @@ def test_loss_outputs():
         xent.logsumexp(X, out=read_only(np.zeros(4, np.float32)))
     memory = np.zeros(12, np.float32)
     with pytest.raises(ValueError, match="loss_out and grad_out share memory"):
-        xent.cross_entropy_and_grad(
-            X, T, reduction="none", loss_out=memory[:4], grad_out=memory.reshape(4, 3)
-        )
+        xent.cross_entropy_and_grad(X, T, reduction="none", loss_out=memory[:4], grad_out=memory.reshape(4, 3))
 
 
 def test_softmax_outputs():

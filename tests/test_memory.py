@@ -139,9 +139,7 @@ def test_results_larger_than_the_caches(dtype, rng):
     out = np.empty(x.size + 3, dtype)[3:].reshape(x.shape)
     _, grad = xent.cross_entropy_and_grad(x, target, reduction="none", grad_out=out)
     for row in (0, 1, 350, 699):
-        np.testing.assert_array_equal(
-            grad[row], xent.cross_entropy_grad(x[row], target[row], reduction="none")
-        )
+        np.testing.assert_array_equal(grad[row], xent.cross_entropy_grad(x[row], target[row], reduction="none"))
 
 
 MEASURE = """

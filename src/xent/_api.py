@@ -284,9 +284,7 @@ def cross_entropy_grad(
     return grad
 
 
-def _map_rows(
-    output: int, x: ArrayLike, axis: int, out: NDArray[Any] | None, n_threads: int | None
-) -> NDArray[Any]:
+def _map_rows(output: int, x: ArrayLike, axis: int, out: NDArray[Any] | None, n_threads: int | None) -> NDArray[Any]:
     """Compute softmax or log_softmax."""
     logits = _arrays.floats("x", x)
     classes_last = _arrays.classes_last("x", logits, axis)

@@ -58,7 +58,8 @@ def labels(name: str, value: ArrayLike, shape: tuple[int, ...], logits_shape: tu
         raise TypeError(f"{name} must be integers, the index of each row's class, not {array.dtype}")
     if array.shape != shape:
         raise ValueError(
-            f"{name} has shape {array.shape}, but logits of shape {logits_shape} need {shape}: the same without the class axis"
+            f"{name} has shape {array.shape}, but logits of shape {logits_shape} need {shape}: "
+            "their shape without the class axis"
         )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -90,7 +91,7 @@ def output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
 
 def overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Whether the arrays may share memory; like NumPy's ufuncs, sure of "no" where the answer is cheap."""
-    return np.may_share_memory(a, b, max_work=1)
+    return np.may_share_memory(a, b, max_work=1)  # type: ignore[arg-type] # NumPy's stubs know two of its values
 
 
 def same_elements(a: NDArray[Any], b: NDArray[Any]) -> bool:

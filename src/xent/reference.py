@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Float64s = NDArray[np.float64]
+Classes = NDArray[np.intp]
 
 
 def _exp_of_difference(a: Float64s, b: Float64s) -> Float64s:
@@ -28,16 +29,15 @@ def _exp_of_difference(a: Float64s, b: Float64s) -> Float64s:
     return np.exp(d) * (1 + np.where(np.isfinite(error), error, 0))
 
 
-class Row:
-    """The quantities of rows of logits `x`, shape (N, K), that the paper defines."""
+class Rows:
+    """Rows of logits `x`, shape (N, K), and what the paper defines of them; `c` are the N correct classes."""
 
-    def __init__(self, x: Float64s, c: NDArray[np.intp] | None = None) -> None:
+    def __init__(self, x: Float64s) -> None:
         self.x = x
-        self.c = None if c is None else c[:, np.newaxis]
-        largest = np.max(x, axis=1, keepdims=True)
-        self.shift = np.where(largest == -np.inf, np.nan, largest)  # nothing but -inf is no distribution
+        largest: Float64s = np.max(x, axis=1, keepdims=True)
+        self.shift: Float64s = np.where(largest == -np.inf, np.nan, largest)  # nothing but -inf is no distribution
         self.exp = _exp_of_difference(x, self.shift)
-        self.sum = np.sum(self.exp, axis=1, keepdims=True)
+        self.sum: Float64s = np.sum(self.exp, axis=1, keepdims=True)
 
     def softmax(self) -> Float64s:
         """q_i = exp(x_i) / sum_j exp(x_j)."""
@@ -47,32 +47,28 @@ class Row:
         """Return ln sum_j exp(x_j)."""
         return (np.log(self.sum) + self.shift)[:, 0]
 
-    def log_softmax(self) -> Float64s:
-        """Return ln q_i = (x_i - x_m) - L_m, where m is the largest class."""
-        largest = Row(self.x, np.argmax(self.x, axis=1))
-        return (self.x - self.shift) - largest.loss()[:, np.newaxis]
-
-    def others(self) -> Float64s:
+    def others(self, c: Classes) -> Float64s:
         """Return sum_{j != c} exp(x_j)."""
-        assert self.c is not None
         without_target = self.exp.copy()
-        np.put_along_axis(without_target, self.c, 0, axis=1)
+        np.put_along_axis(without_target, c[:, np.newaxis], 0, axis=1)
         poison = np.where(np.isnan(self.sum), np.nan, 0)  # a NaN at the target makes its row NaN, too
         return np.sum(without_target, axis=1, keepdims=True) + poison
 
-    def loss(self) -> Float64s:
+    def loss(self, c: Classes) -> Float64s:
         """L = -ln q_c = ln( sum_j exp(x_j) / exp(x_c) ) = ln( 1 + sum_{j != c} exp(x_j) / exp(x_c) )."""
-        assert self.c is not None
-        x_c = np.take_along_axis(self.x, self.c, axis=1)
-        ratio = self.others() / _exp_of_difference(x_c, self.shift)
+        x_c = np.take_along_axis(self.x, c[:, np.newaxis], axis=1)
+        ratio = self.others(c) / _exp_of_difference(x_c, self.shift)
         # exp(x_c) underflows where the ratio is large; its logarithm is known
         return np.where(x_c - self.shift > -700, np.log1p(ratio), np.log(self.sum) - (x_c - self.shift))[:, 0]
 
-    def grad(self, upstream: Float64s | float) -> Float64s:
+    def log_softmax(self) -> Float64s:
+        """Return ln q_i = (x_i - x_m) - L_m, where m is the largest class."""
+        return (self.x - self.shift) - self.loss(np.argmax(self.x, axis=1))[:, np.newaxis]
+
+    def grad(self, c: Classes, upstream: Float64s | float) -> Float64s:
         """dl/dx_i = dl/dL q_i if i != c, and dl/dL (q_c - 1) = -dl/dL sum_{j != c} q_j if i = c."""
-        assert self.c is not None
         dl_dx = self.softmax()
-        np.put_along_axis(dl_dx, self.c, -self.others() / self.sum, axis=1)
+        np.put_along_axis(dl_dx, c[:, np.newaxis], -self.others(c) / self.sum, axis=1)
         return dl_dx * np.broadcast_to(upstream, len(self.x))[:, np.newaxis]
 
 
@@ -105,23 +101,27 @@ def _floats(x: ArrayLike) -> NDArray[Any]:
 
 
 def _loss_and_grad(
-    logits: NDArray[Any], target: ArrayLike, axis: int, reduction: str, grad_output: ArrayLike, lse: ArrayLike | None
+    logits: NDArray[Any],
+    target: ArrayLike,
+    axis: int,
+    *,
+    reduction: str = "mean",
+    grad_output: ArrayLike = 1.0,
+    lse: ArrayLike | None = None,
 ) -> tuple[Any, Float64s]:
     targets = np.asarray(target)
+    c = targets.reshape(-1).astype(np.intp)
     with np.errstate(all="ignore"):  # infinities and NaNs have defined results
-        row = Row(_rows(logits, axis), targets.reshape(-1).astype(np.intp))
-        count = len(row.x)
-        if reduction == "none":
-            loss: Any = row.loss().reshape(targets.shape)
-            upstream: Any = np.asarray(grad_output, dtype=np.float64).reshape(-1)
-        elif reduction == "sum":
-            loss, upstream = np.sum(row.loss()), float(np.asarray(grad_output))
-        else:
-            loss = np.sum(row.loss()) / np.float64(count)
-            upstream = float(np.asarray(grad_output)) / np.float64(count)
+        rows = Rows(_rows(logits, axis))
+        loss: Any = rows.loss(c).reshape(targets.shape)
+        upstream = np.asarray(grad_output, dtype=np.float64).reshape(-1)
+        if reduction != "none":
+            loss = np.sum(loss)
+        if reduction == "mean":
+            loss, upstream = loss / np.float64(len(c)), upstream / np.float64(len(c))
         if lse is not None:
-            row.sum = np.exp(np.asarray(lse, dtype=np.float64).reshape(-1, 1) - row.shift)
-        return loss, row.grad(upstream)
+            rows.sum = np.exp(np.asarray(lse, dtype=np.float64).reshape(-1, 1) - rows.shift)
+        return loss, rows.grad(c, upstream)
 
 
 def cross_entropy(
@@ -135,7 +135,7 @@ def cross_entropy(
 ) -> Any:
     """Compute what `xent.cross_entropy` computes."""
     x = _floats(logits)
-    loss, _ = _loss_and_grad(x, target, axis, reduction, 1.0, None)
+    loss, _ = _loss_and_grad(x, target, axis, reduction=reduction)
     return _result(loss, x.dtype, out)
 
 
@@ -152,7 +152,7 @@ def cross_entropy_and_grad(
 ) -> tuple[Any, NDArray[Any]]:
     """Compute what `xent.cross_entropy_and_grad` computes."""
     x = _floats(logits)
-    loss, grad = _loss_and_grad(x, target, axis, reduction, grad_output, None)
+    loss, grad = _loss_and_grad(x, target, axis, reduction=reduction, grad_output=grad_output)
     return _result(loss, x.dtype, loss_out), _unrows(grad, x, axis, grad_out)
 
 
@@ -169,7 +169,7 @@ def cross_entropy_grad(
 ) -> NDArray[Any]:
     """Compute what `xent.cross_entropy_grad` computes."""
     x = _floats(logits)
-    _, grad = _loss_and_grad(x, target, axis, reduction, grad_output, lse)
+    _, grad = _loss_and_grad(x, target, axis, reduction=reduction, grad_output=grad_output, lse=lse)
     return _unrows(grad, x, axis, grad_out)
 
 
@@ -183,7 +183,7 @@ def softmax(
     """Compute what `xent.softmax` computes."""
     logits = _floats(x)
     with np.errstate(all="ignore"):
-        return _unrows(Row(_rows(logits, axis)).softmax(), logits, axis, out)
+        return _unrows(Rows(_rows(logits, axis)).softmax(), logits, axis, out)
 
 
 def log_softmax(
@@ -196,7 +196,7 @@ def log_softmax(
     """Compute what `xent.log_softmax` computes."""
     logits = _floats(x)
     with np.errstate(all="ignore"):
-        return _unrows(Row(_rows(logits, axis)).log_softmax(), logits, axis, out)
+        return _unrows(Rows(_rows(logits, axis)).log_softmax(), logits, axis, out)
 
 
 def logsumexp(
@@ -209,5 +209,5 @@ def logsumexp(
     """Compute what `xent.logsumexp` computes."""
     logits = _floats(x)
     with np.errstate(all="ignore"):
-        lse = Row(_rows(logits, axis)).logsumexp()
+        lse = Rows(_rows(logits, axis)).logsumexp()
         return _result(lse.reshape(np.moveaxis(logits, axis, -1).shape[:-1]), logits.dtype, out)
