@@ -26,7 +26,8 @@ def _exp_of_difference(a: Float64s, b: Float64s) -> Float64s:
     d = a - b
     back = d - a
     error = (a - (d - back)) - (b + back)
-    return np.exp(d) * (1 + np.where(np.isfinite(error), error, 0))
+    result: Float64s = np.exp(d) * (1 + np.where(np.isfinite(error), error, 0))
+    return result
 
 
 class Rows:
@@ -52,7 +53,8 @@ class Rows:
         without_target = self.exp.copy()
         np.put_along_axis(without_target, c[:, np.newaxis], 0, axis=1)
         poison = np.where(np.isnan(self.sum), np.nan, 0)  # a NaN at the target makes its row NaN, too
-        return np.sum(without_target, axis=1, keepdims=True) + poison
+        result: Float64s = np.sum(without_target, axis=1, keepdims=True) + poison
+        return result
 
     def loss(self, c: Classes) -> Float64s:
         """L = -ln q_c = ln( sum_j exp(x_j) / exp(x_c) ) = ln( 1 + sum_{j != c} exp(x_j) / exp(x_c) )."""
@@ -69,21 +71,23 @@ class Rows:
         """dl/dx_i = dl/dL q_i if i != c, and dl/dL (q_c - 1) = -dl/dL sum_{j != c} q_j if i = c."""
         dl_dx = self.softmax()
         np.put_along_axis(dl_dx, c[:, np.newaxis], -self.others(c) / self.sum, axis=1)
-        return dl_dx * np.broadcast_to(upstream, len(self.x))[:, np.newaxis]
+        dl_dx *= np.broadcast_to(upstream, len(self.x))[:, np.newaxis]
+        return dl_dx
 
 
 def _rows(logits: NDArray[Any], axis: int) -> Float64s:
     """Return the logits as rows of classes, shape (N, K)."""
     classes_last = np.moveaxis(logits, axis, -1)
     contiguous = classes_last.astype(np.float64, order="C")  # NumPy sums pairwise along contiguous rows only
-    return contiguous.reshape(-1, classes_last.shape[-1])
+    rows: Float64s = contiguous.reshape(-1, classes_last.shape[-1])
+    return rows
 
 
 def _unrows(rows: Float64s, logits: NDArray[Any], axis: int, out: NDArray[Any] | None) -> NDArray[Any]:
     """Undo `_rows`, in the dtype of the logits."""
     shape = np.moveaxis(logits, axis, -1).shape
-    values = np.moveaxis(rows.reshape(shape), -1, axis)
-    return _result(values, logits.dtype, out)
+    result: NDArray[Any] = _result(np.moveaxis(rows.reshape(shape), -1, axis), logits.dtype, out)
+    return result
 
 
 def _result(values: Any, dtype: np.dtype[Any], out: NDArray[Any] | None) -> Any:
