@@ -58,11 +58,14 @@ def test_every_magnitude(dtype, rng, scale, offset):
     check(x, [0, 3, 50, 99])
 
 
-def test_confident_rows(dtype):
-    margins = np.array([5, 10, 17, 20, 40, 80, 100], dtype=dtype)
-    x = np.zeros((len(margins), 70), dtype=dtype)
-    x[:, 33] = margins
-    check(x, np.full(len(margins), 33))
+@pytest.mark.parametrize("classes", [2, 70, BLOCK, 40_000])
+def test_confident_rows(dtype, rng, classes):
+    """The others are summed as exactly when the target is far above them."""
+    margins = np.array([5, 10, 17, 20, 40, 80], dtype=dtype)
+    for others in (np.full(classes, 0.3), rng.normal(size=classes)):
+        x = np.broadcast_to(others, (len(margins), classes)).astype(dtype)
+        x[:, classes // 2] = margins
+        check(x, np.full(len(margins), classes // 2))
 
 
 def test_blocks_of_different_magnitude(dtype, rng):
