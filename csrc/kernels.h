@@ -26,9 +26,12 @@ struct xent_factor {
 #define XENT_KERNELS(KERNEL, TYPE)                                                                 \
     /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. */     \
     KERNEL(largest, TYPE, (const TYPE *x, size_t n, size_t skip))                                  \
-    /* Sum of exp over the classes but `skip`; the terms go to `exps` unless NULL,                 \
-     * scaled like the sum. */                                                                     \
-    KERNEL(reduce, struct xent_sum, (const TYPE *x, size_t n, size_t skip, TYPE *exps))            \
+    /* Sum of exp over the classes but `skip`, of which `max` is the largest; the terms go to      \
+     * `exps` unless NULL, scaled like the sum. On the way, finds the largest of the n classes at  \
+     * `ahead` unless NULL, so that memory is read evenly. */                                      \
+    KERNEL(reduce, struct xent_sum,                                                                \
+           (const TYPE *x, size_t n, size_t skip, TYPE max, TYPE *exps, const TYPE *ahead,         \
+            TYPE *ahead_max))                                                                      \
     /* out = exps * factor; out may be exps. */                                                    \
     KERNEL(emit, void, (const TYPE *exps, size_t n, struct xent_factor factor, TYPE *out))         \
     /* The same, past the caches; out is not exps. Other threads see it after a fence. */          \

@@ -163,64 +163,91 @@ XENT_INLINE double V(total)(const struct V(sum) * a, const struct V(sum) * b, do
  * store that waits for its line behind loads from memory halves the speed. */
 enum { V(AHEAD) = 16384 / sizeof(REAL) };
 
+/* What reduce does besides summing: where the terms go, and the block whose largest class it finds.
+ * Both may be NULL. */
+struct V(aside) {
+    REAL *exps;
+    const REAL *ahead;
+    V(vec) ahead_max;
+};
+
+XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term) {
+    if (aside->exps) {
+        V(store)(aside->exps + i, term);
+    }
+    if (aside->ahead) {
+        aside->ahead_max = V(max)(V(load)(aside->ahead + i), aside->ahead_max);
+    }
+}
+
 /* Whole vectors only, the even and the odd ones in sums of their own: two chains of additions
  * hide each other's latency. */
-XENT_INLINE void V(reduce_whole)(const REAL *x, size_t i, size_t end, REAL *exps,
+XENT_INLINE void V(reduce_whole)(const REAL *x, size_t i, size_t end,
                                  const struct V(reference) * ref, bool shifted,
-                                 struct V(sum) * even, struct V(sum) * odd) {
+                                 struct V(aside) * aside, struct V(sum) * even,
+                                 struct V(sum) * odd) {
     for (; i + 2 * V(LANES) <= end; i += 2 * V(LANES)) {
         __builtin_prefetch(x + i + V(AHEAD), 0, 2);
         __builtin_prefetch(x + i + V(AHEAD) + V(LANES), 0, 2);
-        const V(vec) a = V(accumulate)(even, V(load)(x + i), ref, shifted);
-        const V(vec) b = V(accumulate)(odd, V(load)(x + i + V(LANES)), ref, shifted);
-        if (exps) {
-            V(store)(exps + i, a);
-            V(store)(exps + i + V(LANES), b);
-        }
+        V(put_aside)(aside, i, V(accumulate)(even, V(load)(x + i), ref, shifted));
+        const size_t j = i + V(LANES);
+        V(put_aside)(aside, j, V(accumulate)(odd, V(load)(x + j), ref, shifted));
     }
     if (i < end) {
-        const V(vec) a = V(accumulate)(even, V(load)(x + i), ref, shifted);
-        if (exps) {
-            V(store)(exps + i, a);
-        }
+        V(put_aside)(aside, i, V(accumulate)(even, V(load)(x + i), ref, shifted));
     }
 }
 
-XENT_INLINE void V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip, REAL *exps,
+XENT_INLINE void V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip,
                                   const struct V(reference) * ref, bool shifted,
-                                  struct V(sum) * sum) {
-    const V(vec) a = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref, shifted);
-    if (exps) {
-        V(store_first)(exps + i, n - i < V(LANES) ? n - i : V(LANES), a);
+                                  struct V(aside) * aside, struct V(sum) * sum) {
+    const V(vec) term = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref, shifted);
+    if (aside->exps) {
+        V(store_first)(aside->exps + i, n - i < V(LANES) ? n - i : V(LANES), term);
+    }
+    if (aside->ahead) {
+        aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
     }
 }
 
-XENT_INLINE double V(sum_block)(const REAL *x, size_t n, size_t skip, REAL *exps,
-                                const struct V(reference) * ref, bool shifted) {
+XENT_INLINE double V(sum_block)(const REAL *x, size_t n, size_t skip,
+                                const struct V(reference) * ref, bool shifted, REAL *exps,
+                                const REAL *ahead, REAL *ahead_max) {
     const double start = V(START);
     struct V(sum) even = {V(set1)((REAL)start), V(set1)(0)}, odd = even;
+    struct V(aside) aside = {exps, ahead, V(set1)(-(REAL)INFINITY)};
     const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
-    V(reduce_whole)(x, 0, first, exps, ref, shifted, &even, &odd);
+    V(reduce_whole)(x, 0, first, ref, shifted, &aside, &even, &odd);
     if (first < n) {
-        V(reduce_masked)(x, n, first, skip, exps, ref, shifted, &even);
-        V(reduce_whole)(x, first + V(LANES), last, exps, ref, shifted, &even, &odd);
+        V(reduce_masked)(x, n, first, skip, ref, shifted, &aside, &even);
+        V(reduce_whole)(x, first + V(LANES), last, ref, shifted, &aside, &even, &odd);
     }
     if (first < last && last < n) {
-        V(reduce_masked)(x, n, last, skip, exps, ref, shifted, &odd);
+        V(reduce_masked)(x, n, last, skip, ref, shifted, &aside, &odd);
+    }
+    if (ahead) {
+        *ahead_max = V(horizontal_max)(aside.ahead_max);
     }
     return V(total)(&even, &odd, start);
 }
 
-static struct xent_sum V(reduce)(const REAL *x, size_t n, size_t skip, REAL *exps) {
+static struct xent_sum V(reduce)(const REAL *x, size_t n, size_t skip, REAL max, REAL *exps,
+                                 const REAL *ahead, REAL *ahead_max) {
     struct xent_sum result;
-    const struct V(reference) ref = V(refer_to)(V(largest)(x, n, skip), &result);
+    const struct V(reference) ref = V(refer_to)(max, &result);
     /* Each call is inlined with its constants, so that the loops do not test them. */
-    if (result.shift == 0) {
-        result.sum = exps ? V(sum_block)(x, n, skip, exps, &ref, false)
-                          : V(sum_block)(x, n, skip, NULL, &ref, false);
+    if (result.shift != 0) {
+        if (ahead) {
+            *ahead_max = V(largest)(ahead, n, SIZE_MAX);
+        }
+        result.sum = exps ? V(sum_block)(x, n, skip, &ref, true, exps, NULL, NULL)
+                          : V(sum_block)(x, n, skip, &ref, true, NULL, NULL, NULL);
+    } else if (ahead) {
+        result.sum = exps ? V(sum_block)(x, n, skip, &ref, false, exps, ahead, ahead_max)
+                          : V(sum_block)(x, n, skip, &ref, false, NULL, ahead, ahead_max);
     } else {
-        result.sum = exps ? V(sum_block)(x, n, skip, exps, &ref, true)
-                          : V(sum_block)(x, n, skip, NULL, &ref, true);
+        result.sum = exps ? V(sum_block)(x, n, skip, &ref, false, exps, NULL, NULL)
+                          : V(sum_block)(x, n, skip, &ref, false, NULL, NULL, NULL);
     }
     return result;
 }

@@ -250,15 +250,46 @@ static struct row begin_row(const struct job *job, const struct cursor *at, stru
     return row;
 }
 
-static void reduce_block(const struct job *job, const struct row *row, char *buffer, size_t index) {
+/* The largest class of a block, where the block before has found it on its way. */
+struct found {
+    bool known;
+    double max;
+};
+
+static bool block_has(struct block block, size_t class) {
+    return class - block.begin < block.size; /* the difference wraps where class is before */
+}
+
+/* Whether the block's largest class can be found while the one before it is reduced. */
+static bool can_look_ahead(const struct job *job, const struct row *row, size_t index) {
+    return index < job->blocks && job->problem->logits_stride == (ptrdiff_t)job->itemsize &&
+           block_at(job, index).size == XENT_BLOCK && !block_has(block_at(job, index), row->target);
+}
+
+static struct found reduce_block(const struct job *job, const struct row *row, char *buffer,
+                                 size_t index, struct found found) {
     const struct block block = block_at(job, index);
     const void *x = load(job, buffer, &row->at, block);
-    /* In every other block than the target's, the difference is beyond the block's size. */
-    const size_t skip = row->target == SIZE_MAX ? SIZE_MAX : row->target - block.begin;
+    const size_t skip = block_has(block, row->target) ? row->target - block.begin : SIZE_MAX;
     void *exps = row->space.exps ? row->space.exps + block.begin * job->itemsize : NULL;
-    row->space.sums[index] = job->problem->dtype == XENT_F32
-                                 ? job->kernels->f32.reduce(x, block.size, skip, exps)
-                                 : job->kernels->f64.reduce(x, block.size, skip, exps);
+    const struct found next = {.known = can_look_ahead(job, row, index + 1)};
+    const void *ahead = next.known ? (const char *)x + block.size * job->itemsize : NULL;
+    if (job->problem->dtype == XENT_F32) {
+        float max = (float)found.max, ahead_max = 0;
+        if (!found.known) {
+            max = job->kernels->f32.largest(x, block.size, skip);
+        }
+        row->space.sums[index] =
+            job->kernels->f32.reduce(x, block.size, skip, max, exps, ahead, &ahead_max);
+        return (struct found){next.known, (double)ahead_max};
+    }
+    double max = found.max, ahead_max = 0;
+    if (!found.known) {
+        max = job->kernels->f64.largest(x, block.size, skip);
+    }
+    row->space.sums[index] =
+        job->kernels->f64.reduce(x, block.size, skip, max, exps, ahead, &ahead_max);
+    return (struct found){next.known, ahead_max};
 }
 
 /* Merges the row's blocks, and writes its loss and lse. */
@@ -328,7 +359,7 @@ static void emit_block(const struct job *job, const struct row *row, char *buffe
     if (!contiguous) {
         copy_strided(values, stride, out, (ptrdiff_t)job->itemsize, block.size, job->itemsize);
     }
-    if (problem->output == XENT_GRADIENT && row->target - block.begin < block.size) {
+    if (problem->output == XENT_GRADIENT && block_has(block, row->target)) {
         values += (ptrdiff_t)(row->target - block.begin) * stride;
         write_real(values, problem->dtype, xent_target_gradient(&row->sums, row->scale));
     }
@@ -350,8 +381,9 @@ static void run_rows(void *context, int member, int team) {
     for (size_t index = range.begin; index < range.end; index++) {
         struct row *row = &rows[index % 2];
         *row = begin_row(job, &at, work.rows[index % 2], work.buffer);
+        struct found found = {0};
         for (size_t i = 0; i < job->blocks; i++) {
-            reduce_block(job, row, work.buffer, i);
+            found = reduce_block(job, row, work.buffer, i, found);
             if (last) {
                 emit_block(job, last, work.buffer, i);
             }
@@ -377,8 +409,9 @@ static void reduce_columns(void *context, int member, int team) {
     const struct columns *columns = context;
     const struct job *job = columns->job;
     const struct xent_range blocks = xent_share(job->blocks, member, team);
+    struct found found = {0};
     for (size_t i = blocks.begin; i < blocks.end; i++) {
-        reduce_block(job, &columns->row, workspace_of(job, member).buffer, i);
+        found = reduce_block(job, &columns->row, workspace_of(job, member).buffer, i, found);
     }
 }
 
