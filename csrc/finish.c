@@ -172,11 +172,17 @@ struct xent_factor xent_block_factor(const struct xent_row *row, const struct xe
     const double low = fma(scale.value, e.value, -value) + scale.low * e.value;
     const int own = exponent_of(value);
     const double total = own + scale.exponent + e.exponent + block->exponent - row->exponent;
-    /* `high` in [1, 2), so that the product with the smallest normal exponential is normal; the
-     * rest of the exponent goes to `post` as far as that is a normal number of its own. */
     const double smallest = single ? FLT_MIN_EXP - 1 : DBL_MIN_EXP - 1;
     const double largest = single ? FLT_MAX_EXP - 1 : DBL_MAX_EXP - 1;
-    const double post = total < smallest ? smallest : total > largest ? largest : total;
+    const double digits = single ? FLT_MANT_DIG : DBL_MANT_DIG;
+    double post = 0;
+    /* Away from the ends of the exponents, `high` and `low` are normal numbers, and what `low` adds
+     * to a result is lost only where it is less than half a unit of a subnormal. Else `high` is in
+     * [1, 2), so that its product with the smallest exponential is normal, and the rest of the
+     * exponent goes to `post` as far as that is a normal number of its own. */
+    if (fabs(total) >= largest - digits) {
+        post = total < smallest ? smallest : total > largest ? largest : total;
+    }
     const double rest = total - post - own;
     struct xent_factor factor = {.high = scale_by(value, rest), .low = scale_by(low, rest)};
     if (single) {

@@ -3,7 +3,6 @@
 #include "kernels.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 #define QUOTE_(a) #a
@@ -28,6 +27,6 @@
 
 const struct xent_kernels JOIN(xent_kernels, XENT_ISA_NAME) = {
     .isa = QUOTE(XENT_ISA_NAME),
-    .f32 = {XENT_KERNELS(F32_ENTRY, float)},
-    .f64 = {XENT_KERNELS(F64_ENTRY, double)},
+    .f32 = {XENT_KERNELS(F32_ENTRY)},
+    .f64 = {XENT_KERNELS(F64_ENTRY)},
 };

@@ -3,6 +3,7 @@
 #ifndef XENT_KERNELS_H
 #define XENT_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Classes reduced at once: 8 KiB of f32, so that a block and its exponentials stay in the L1 cache
@@ -21,34 +22,43 @@ struct xent_factor {
     double high, low, post;
 };
 
+/* Terms that reduce has kept, on their way out: out = exps * factor. */
+struct xent_emission {
+    const void *exps; /* NULL: nothing to emit */
+    void *out;
+    struct xent_factor factor;
+    bool stream; /* past the caches; out is not exps then, and other threads see it after a fence */
+};
+
+/* What reduce does on its way, so that memory is read and written while the arithmetic goes on. */
+struct xent_aside {
+    void *exps;                    /* gets the terms, scaled like the sum, unless NULL */
+    const void *ahead;             /* as many classes as are reduced, or NULL */
+    double ahead_max;              /* out: the largest of them, like `largest` without a skip */
+    struct xent_emission emission; /* as many terms as are reduced; only with `exps` */
+};
+
 /* Every kernel, as KERNEL(name, result, arguments): the table, the prototypes and the tests all
- * come from this list, so a kernel cannot exist unreached. TYPE is float or double. */
-#define XENT_KERNELS(KERNEL, TYPE)                                                                 \
+ * come from this list, so a kernel cannot exist unreached. Arrays are of the table's dtype. */
+#define XENT_KERNELS(KERNEL)                                                                       \
     /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. */     \
-    KERNEL(largest, TYPE, (const TYPE *x, size_t n, size_t skip))                                  \
-    /* Sum of exp over the classes but `skip`, of which `max` is the largest; the terms go to      \
-     * `exps` unless NULL, scaled like the sum. On the way, finds the largest of the n classes at  \
-     * `ahead` unless NULL, so that memory is read evenly. */                                      \
+    KERNEL(largest, double, (const void *logits, size_t n, size_t skip))                           \
+    /* Sum of exp over the classes but `skip`, of which `max` is the largest. */                   \
     KERNEL(reduce, struct xent_sum,                                                                \
-           (const TYPE *x, size_t n, size_t skip, TYPE max, TYPE *exps, const TYPE *ahead,         \
-            TYPE *ahead_max))                                                                      \
-    /* out = exps * factor; out may be exps. */                                                    \
-    KERNEL(emit, void, (const TYPE *exps, size_t n, struct xent_factor factor, TYPE *out))         \
-    /* The same, past the caches; out is not exps. Other threads see it after a fence. */          \
-    KERNEL(emit_stream, void, (const TYPE *exps, size_t n, struct xent_factor factor, TYPE *out))  \
-    /* out = (x - high) - low; out may be x. */                                                    \
-    KERNEL(emit_shifted, void, (const TYPE *x, size_t n, double high, double low, TYPE *out))
+           (const void *logits, size_t n, size_t skip, double max, struct xent_aside *aside))      \
+    KERNEL(emit, void, (const struct xent_emission *emission, size_t n))                           \
+    /* out = (x - high) - low; out may be the logits. */                                           \
+    KERNEL(emit_shifted, void, (const void *logits, size_t n, double high, double low, void *out))
 
 #define XENT_KERNEL_FIELD(name, result, arguments) result(*name) arguments;
 
+struct xent_row_kernels {
+    XENT_KERNELS(XENT_KERNEL_FIELD)
+};
+
 struct xent_kernels {
     const char *isa;
-    struct {
-        XENT_KERNELS(XENT_KERNEL_FIELD, float)
-    } f32;
-    struct {
-        XENT_KERNELS(XENT_KERNEL_FIELD, double)
-    } f64;
+    struct xent_row_kernels f32, f64;
 };
 
 extern const struct xent_kernels xent_kernels_scalar;

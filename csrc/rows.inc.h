@@ -70,7 +70,8 @@ XENT_INLINE V(vec) V(max_whole)(const REAL *x, size_t i, size_t end, V(vec) m) {
     return V(max)(V(max)(m, m1), V(max)(m2, m3));
 }
 
-static REAL V(largest)(const REAL *x, size_t n, size_t skip) {
+static double V(largest)(const void *logits, size_t n, size_t skip) {
+    const REAL *const x = logits;
     const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
     V(vec) m = V(max_whole)(x, 0, first, V(set1)(-(REAL)INFINITY));
     if (first < n) {
@@ -80,7 +81,7 @@ static REAL V(largest)(const REAL *x, size_t n, size_t skip) {
     if (first < last && last < n) {
         m = V(max)(V(load_masked)(x, n, last, skip), m);
     }
-    return V(horizontal_max)(m);
+    return (double)V(horizontal_max)(m);
 }
 
 /* The reference of a block whose largest class is m; `sum` gets it as numbers. */
@@ -163,125 +164,202 @@ XENT_INLINE double V(total)(const struct V(sum) * a, const struct V(sum) * b, do
  * store that waits for its line behind loads from memory halves the speed. */
 enum { V(AHEAD) = 16384 / sizeof(REAL) };
 
-/* What reduce does besides summing: where the terms go, and the block whose largest class it finds.
- * Both may be NULL. */
+/* exps * (high + low), the second product rounded but negligibly. */
+struct V(factor) {
+    V(vec) high, low;
+};
+
+XENT_INLINE struct V(factor) V(factor_of)(const struct xent_factor *factor) {
+    return (struct V(factor)){V(set1)((REAL)factor->high), V(set1)((REAL)factor->low)};
+}
+
+XENT_INLINE V(vec) V(times)(V(vec) e, const struct V(factor) * factor) {
+    return V(fma)(e, factor->high, V(mul)(e, factor->low));
+}
+
+XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
+    if (stream) {
+        V(stream)(out, x);
+    } else {
+        V(store)(out, x);
+    }
+}
+
+/* n terms from `begin` on; where they are streamed, the first of them is aligned. */
+XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin, size_t n,
+                              bool stream) {
+    const REAL *const exps = (const REAL *)emission->exps + begin;
+    REAL *const out = (REAL *)emission->out + begin;
+    const struct V(factor) factor = V(factor_of)(&emission->factor);
+    const V(vec) post = V(set1)((REAL)emission->factor.post);
+    size_t i = 0;
+    for (; i + V(LANES) <= n; i += V(LANES)) {
+        V(put)(out + i, V(mul)(V(times)(V(load)(exps + i), &factor), post), stream);
+    }
+    if (i < n) {
+        const V(vec) e = V(load_first)(exps + i, n - i);
+        V(store_first)(out + i, n - i, V(mul)(V(times)(e, &factor), post));
+    }
+}
+
+/* Emits the terms before the first that can be streamed, and says how many they are. */
+XENT_INLINE size_t V(emit_lead)(const struct xent_emission *emission, size_t n) {
+    size_t lead = 0;
+    if (emission->stream) {
+        const uintptr_t out = (uintptr_t)emission->out;
+        const bool never = out % sizeof(REAL) != 0;
+        lead = never ? n : -out % sizeof(V(vec)) / sizeof(REAL);
+        lead = lead < n ? lead : n;
+        V(emit_span)(emission, 0, lead, false);
+    }
+    return lead;
+}
+
+static void V(emit)(const struct xent_emission *emission, size_t n) {
+    const size_t lead = V(emit_lead)(emission, n);
+    V(emit_span)(emission, lead, n - lead, emission->stream);
+}
+
+/* struct xent_aside, as vectors. Along with the vector at i, that at i + turn of `pending` is
+ * emitted to `out`, which is aligned if it is streamed. */
 struct V(aside) {
     REAL *exps;
     const REAL *ahead;
     V(vec) ahead_max;
+    const REAL *pending;
+    REAL *out;
+    size_t pending_size, turn; /* whole vectors; what is beyond pending_size is at the beginning */
+    struct V(factor) factor;
+    bool stream;
 };
 
-XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term) {
-    if (aside->exps) {
+/* `keep` is what the caller knows at compile time: there are terms to keep or to emit. */
+XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, bool keep) {
+    aside->ahead_max = V(max)(V(load)(aside->ahead + i), aside->ahead_max);
+    if (keep) {
         V(store)(aside->exps + i, term);
     }
-    if (aside->ahead) {
-        aside->ahead_max = V(max)(V(load)(aside->ahead + i), aside->ahead_max);
+    if (keep && i < aside->pending_size) {
+        size_t at = i + aside->turn;
+        at -= at >= aside->pending_size ? aside->pending_size : 0;
+        const V(vec) e = V(load)(aside->pending + at);
+        V(put)(aside->out + at, V(times)(e, &aside->factor), aside->stream);
     }
 }
 
 /* Whole vectors only, the even and the odd ones in sums of their own: two chains of additions
  * hide each other's latency. */
 XENT_INLINE void V(reduce_whole)(const REAL *x, size_t i, size_t end,
-                                 const struct V(reference) * ref, bool shifted,
+                                 const struct V(reference) * ref, bool shifted, bool keep,
                                  struct V(aside) * aside, struct V(sum) * even,
                                  struct V(sum) * odd) {
     for (; i + 2 * V(LANES) <= end; i += 2 * V(LANES)) {
         __builtin_prefetch(x + i + V(AHEAD), 0, 2);
         __builtin_prefetch(x + i + V(AHEAD) + V(LANES), 0, 2);
-        V(put_aside)(aside, i, V(accumulate)(even, V(load)(x + i), ref, shifted));
+        V(put_aside)(aside, i, V(accumulate)(even, V(load)(x + i), ref, shifted), keep);
         const size_t j = i + V(LANES);
-        V(put_aside)(aside, j, V(accumulate)(odd, V(load)(x + j), ref, shifted));
+        V(put_aside)(aside, j, V(accumulate)(odd, V(load)(x + j), ref, shifted), keep);
     }
     if (i < end) {
-        V(put_aside)(aside, i, V(accumulate)(even, V(load)(x + i), ref, shifted));
+        V(put_aside)(aside, i, V(accumulate)(even, V(load)(x + i), ref, shifted), keep);
     }
 }
 
 XENT_INLINE void V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip,
-                                  const struct V(reference) * ref, bool shifted,
+                                  const struct V(reference) * ref, bool shifted, bool keep,
                                   struct V(aside) * aside, struct V(sum) * sum) {
     const V(vec) term = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref, shifted);
-    if (aside->exps) {
-        V(store_first)(aside->exps + i, n - i < V(LANES) ? n - i : V(LANES), term);
+    if (n - i >= V(LANES)) {
+        V(put_aside)(aside, i, term, keep);
+        return;
     }
-    if (aside->ahead) {
-        aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
+    aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
+    if (keep) {
+        V(store_first)(aside->exps + i, n - i, term);
     }
 }
 
 XENT_INLINE double V(sum_block)(const REAL *x, size_t n, size_t skip,
-                                const struct V(reference) * ref, bool shifted, REAL *exps,
-                                const REAL *ahead, REAL *ahead_max) {
+                                const struct V(reference) * ref, bool shifted, bool keep,
+                                struct V(aside) * aside) {
     const double start = V(START);
     struct V(sum) even = {V(set1)((REAL)start), V(set1)(0)}, odd = even;
-    struct V(aside) aside = {exps, ahead, V(set1)(-(REAL)INFINITY)};
     const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
-    V(reduce_whole)(x, 0, first, ref, shifted, &aside, &even, &odd);
+    V(reduce_whole)(x, 0, first, ref, shifted, keep, aside, &even, &odd);
     if (first < n) {
-        V(reduce_masked)(x, n, first, skip, ref, shifted, &aside, &even);
-        V(reduce_whole)(x, first + V(LANES), last, ref, shifted, &aside, &even, &odd);
+        V(reduce_masked)(x, n, first, skip, ref, shifted, keep, aside, &even);
+        V(reduce_whole)(x, first + V(LANES), last, ref, shifted, keep, aside, &even, &odd);
     }
     if (first < last && last < n) {
-        V(reduce_masked)(x, n, last, skip, ref, shifted, &aside, &odd);
-    }
-    if (ahead) {
-        *ahead_max = V(horizontal_max)(aside.ahead_max);
+        V(reduce_masked)(x, n, last, skip, ref, shifted, keep, aside, &odd);
     }
     return V(total)(&even, &odd, start);
 }
 
-static struct xent_sum V(reduce)(const REAL *x, size_t n, size_t skip, REAL max, REAL *exps,
-                                 const REAL *ahead, REAL *ahead_max) {
+/* Notes what can be emitted along with the n classes at x, and emits what comes before that.
+ *
+ * A load that shares address bits 0 to 11 with a store just before it waits for that store. So the
+ * stores must not go a little ahead of the logits, modulo a page: then they start further on. */
+XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const REAL *x, size_t n,
+                                   struct V(aside) * aside) {
+    const size_t lead = V(emit_lead)(emission, n);
+    aside->pending = (const REAL *)emission->exps + lead;
+    aside->out = (REAL *)emission->out + lead;
+    aside->pending_size = emission->factor.post == 1 ? V(whole_until)(n - lead, n) : 0;
+    aside->factor = V(factor_of)(&emission->factor);
+    aside->stream = emission->stream;
+
+    enum {
+        PAGE = 4096,
+        CLEAR = 4
+    }; /* in bytes; in vectors: three are too few where x is unaligned */
+    const uintptr_t ahead_of_x = ((uintptr_t)aside->out - (uintptr_t)x) % PAGE;
+    const bool near = ahead_of_x > 0 && ahead_of_x < CLEAR * sizeof(V(vec));
+    const bool enough = aside->pending_size > CLEAR * V(LANES);
+    aside->turn = near && enough ? CLEAR * V(LANES) : 0;
+}
+
+XENT_INLINE void V(end_emission)(const struct xent_emission *emission, size_t n,
+                                 const struct V(aside) * aside) {
+    const size_t done =
+        (size_t)(aside->pending - (const REAL *)emission->exps) + aside->pending_size;
+    V(emit_span)(emission, done, n - done, emission->stream);
+}
+
+static struct xent_sum V(reduce)(const void *logits, size_t n, size_t skip, double max,
+                                 struct xent_aside *aside) {
+    const REAL *const x = logits;
     struct xent_sum result;
-    const struct V(reference) ref = V(refer_to)(max, &result);
+    const struct V(reference) ref = V(refer_to)((REAL)max, &result);
+    struct V(aside) own = {
+        .exps = aside->exps,
+        .ahead = aside->ahead ? aside->ahead : x, /* at hand: looking is cheaper than asking */
+        .ahead_max = V(set1)(-(REAL)INFINITY),
+        .pending_size = 0,
+    };
     /* Each call is inlined with its constants, so that the loops do not test them. */
-    if (result.shift != 0) {
-        if (ahead) {
-            *ahead_max = V(largest)(ahead, n, SIZE_MAX);
+    const bool shifted = result.shift != 0;
+    if (own.exps) {
+        const bool emits = aside->emission.exps != NULL;
+        if (emits) {
+            V(begin_emission)(&aside->emission, x, n, &own);
         }
-        result.sum = exps ? V(sum_block)(x, n, skip, &ref, true, exps, NULL, NULL)
-                          : V(sum_block)(x, n, skip, &ref, true, NULL, NULL, NULL);
-    } else if (ahead) {
-        result.sum = exps ? V(sum_block)(x, n, skip, &ref, false, exps, ahead, ahead_max)
-                          : V(sum_block)(x, n, skip, &ref, false, NULL, ahead, ahead_max);
+        result.sum = shifted ? V(sum_block)(x, n, skip, &ref, true, true, &own)
+                             : V(sum_block)(x, n, skip, &ref, false, true, &own);
+        if (emits) {
+            V(end_emission)(&aside->emission, n, &own);
+        }
     } else {
-        result.sum = exps ? V(sum_block)(x, n, skip, &ref, false, exps, NULL, NULL)
-                          : V(sum_block)(x, n, skip, &ref, false, NULL, NULL, NULL);
+        result.sum = shifted ? V(sum_block)(x, n, skip, &ref, true, false, &own)
+                             : V(sum_block)(x, n, skip, &ref, false, false, &own);
     }
+    aside->ahead_max = (double)V(horizontal_max)(own.ahead_max);
     return result;
 }
 
-XENT_INLINE V(vec) V(times)(V(vec) e, const struct xent_factor *factor) {
-    const V(vec) high = V(set1)((REAL)factor->high), low = V(set1)((REAL)factor->low);
-    return V(mul)(V(fma)(e, high, V(mul)(e, low)), V(set1)((REAL)factor->post));
-}
-
-static void V(emit)(const REAL *exps, size_t n, struct xent_factor factor, REAL *out) {
-    size_t i = 0;
-    for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(store)(out + i, V(times)(V(load)(exps + i), &factor));
-    }
-    if (i < n) {
-        V(store_first)(out + i, n - i, V(times)(V(load_first)(exps + i, n - i), &factor));
-    }
-}
-
-static void V(emit_stream)(const REAL *exps, size_t n, struct xent_factor factor, REAL *out) {
-    const size_t before = (-(uintptr_t)out % sizeof(V(vec))) / sizeof(REAL);
-    if ((uintptr_t)out % sizeof(REAL) != 0 || n < before) {
-        V(emit)(exps, n, factor, out);
-        return;
-    }
-    V(emit)(exps, before, factor, out);
-    size_t i = before;
-    for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(stream)(out + i, V(times)(V(load)(exps + i), &factor));
-    }
-    V(emit)(exps + i, n - i, factor, out + i);
-}
-
-static void V(emit_shifted)(const REAL *x, size_t n, double high, double low, REAL *out) {
+static void V(emit_shifted)(const void *logits, size_t n, double high, double low, void *values) {
+    const REAL *const x = logits;
+    REAL *const out = values;
     const V(vec) a = V(set1)((REAL)high), b = V(set1)((REAL)low);
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {

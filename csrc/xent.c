@@ -18,12 +18,12 @@ enum array { LOGITS, VALUES, TARGET, UPSTREAM, LSE_IN, ARRAYS };
 
 struct job {
     const struct xent_problem *problem;
-    const struct xent_kernels *kernels;
+    const struct xent_row_kernels *kernels; /* of the problem's dtype */
     struct xent_plan plan;
     struct xent_array arrays[ARRAYS];
     size_t rows, blocks, itemsize;
     char *memory; /* the workspaces of all members, one after the other */
-    size_t sums_size, exps_size, buffer_size, workspace_size;
+    size_t sums_size, exps_size, load_size, store_size, workspace_size;
 };
 
 /* ---- Rows of strided arrays ------------------------------------------------------------------ */
@@ -127,6 +127,10 @@ struct block {
     size_t begin, size; /* in classes */
 };
 
+static bool is_contiguous(const struct job *job, ptrdiff_t stride) {
+    return stride == (ptrdiff_t)job->itemsize;
+}
+
 static struct block block_at(const struct job *job, size_t index) {
     const size_t begin = index * XENT_BLOCK, left = job->problem->classes - begin;
     return (struct block){begin, left < XENT_BLOCK ? left : XENT_BLOCK};
@@ -143,7 +147,7 @@ struct row_space {
 /* Two rows, because one is emitted while the next is reduced. */
 struct workspace {
     struct row_space rows[2];
-    char *buffer; /* one block; NULL where logits and values are contiguous */
+    char *load, *store; /* one block each; not used where logits or values are contiguous */
 };
 
 enum { CACHE_LINE = 64, PAGE = 4096 };
@@ -154,22 +158,23 @@ static size_t whole_lines(size_t size) { return (size + CACHE_LINE - 1) / CACHE_
 static bool allocate_workspaces(struct job *job) {
     const struct xent_problem *problem = job->problem;
     const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
-    const ptrdiff_t itemsize = (ptrdiff_t)job->itemsize;
-    const bool contiguous =
-        problem->logits_stride == itemsize &&
-        (problem->output == XENT_NO_VALUES || problem->values_stride == itemsize);
+    const bool stores = problem->output != XENT_NO_VALUES;
+    const size_t block_size = whole_lines(XENT_BLOCK * job->itemsize);
     job->sums_size = whole_lines(job->blocks * sizeof(struct xent_sum));
     job->exps_size = from_exps ? whole_lines(problem->classes * job->itemsize) + PAGE : 0;
-    job->buffer_size = contiguous ? 0 : whole_lines(XENT_BLOCK * job->itemsize);
-    job->workspace_size = 2 * (job->sums_size + job->exps_size) + job->buffer_size;
+    job->load_size = is_contiguous(job, problem->logits_stride) ? 0 : block_size;
+    job->store_size = !stores || is_contiguous(job, problem->values_stride) ? 0 : block_size;
+    job->workspace_size = 2 * (job->sums_size + job->exps_size) + job->load_size + job->store_size;
     job->memory = aligned_alloc(CACHE_LINE, job->workspace_size * (size_t)job->plan.threads);
     return job->memory != NULL;
 }
 
 static struct workspace workspace_of(const struct job *job, int member) {
-    char *const own = job->memory + job->workspace_size * (size_t)member;
-    struct workspace work = {.buffer = job->buffer_size ? own : NULL};
-    char *p = own + job->buffer_size;
+    char *p = job->memory + job->workspace_size * (size_t)member;
+    struct workspace work;
+    work.load = p;
+    work.store = p += job->load_size;
+    p += job->store_size;
     for (int i = 0; i < 2; i++) {
         work.rows[i].sums = (struct xent_sum *)(void *)p;
         work.rows[i].exps = job->exps_size ? p + job->sums_size : NULL;
@@ -178,12 +183,13 @@ static struct workspace workspace_of(const struct job *job, int member) {
     return work;
 }
 
-/* Moves the exponentials half a page from the logits, modulo a page: a load that shares its low
- * address bits with a store just before it waits for that store. */
-static struct row_space place_exps(struct row_space space, const char *logits) {
+/* A load that shares its low address bits with a store just before it waits for that store. So the
+ * exponentials are moved away from the logits, modulo a page: by a quarter of it in one row and by
+ * three in the next, which is reduced while the first is emitted. */
+static struct row_space place_exps(struct row_space space, const char *logits, size_t row_index) {
     if (space.exps) {
-        const size_t gap = (size_t)((uintptr_t)logits + PAGE / 2 - (uintptr_t)space.exps) % PAGE;
-        space.exps += gap / CACHE_LINE * CACHE_LINE;
+        const uintptr_t wanted = (uintptr_t)logits + (row_index % 2 * 2 + 1) * (PAGE / 4);
+        space.exps += (wanted - (uintptr_t)space.exps) % PAGE / CACHE_LINE * CACHE_LINE;
     }
     return space;
 }
@@ -193,12 +199,14 @@ static struct row_space place_exps(struct row_space space, const char *logits) {
 
 static bool has_target(const struct job *job) { return job->arrays[TARGET].data != NULL; }
 
+static bool has_values(const struct job *job) { return job->problem->output != XENT_NO_VALUES; }
+
 /* A block's logits, contiguous: where they are, or gathered. */
 static const void *load(const struct job *job, char *buffer, const struct cursor *at,
                         struct block block) {
     const ptrdiff_t stride = job->problem->logits_stride;
     const char *p = address(job, LOGITS, at) + (ptrdiff_t)block.begin * stride;
-    if (stride == (ptrdiff_t)job->itemsize) {
+    if (is_contiguous(job, stride)) {
         return p;
     }
     copy_strided(buffer, (ptrdiff_t)job->itemsize, p, stride, block.size, job->itemsize);
@@ -225,9 +233,7 @@ static size_t largest_of(const struct job *job, const struct cursor *at, char *b
     for (size_t i = 0; i < job->blocks; i++) {
         const struct block block = block_at(job, i);
         const void *x = load(job, buffer, at, block);
-        const double m = job->problem->dtype == XENT_F32
-                             ? (double)job->kernels->f32.largest(x, block.size, SIZE_MAX)
-                             : job->kernels->f64.largest(x, block.size, SIZE_MAX);
+        const double m = job->kernels->largest(x, block.size, SIZE_MAX);
         largest = m > largest ? m : largest;
     }
     for (size_t class = 0; class < job->problem->classes; class++) {
@@ -238,58 +244,59 @@ static size_t largest_of(const struct job *job, const struct cursor *at, char *b
     return SIZE_MAX;
 }
 
-static struct row begin_row(const struct job *job, const struct cursor *at, struct row_space space,
-                            char *buffer) {
-    struct row row = {.at = *at, .space = place_exps(space, address(job, LOGITS, at))};
-    row.target = SIZE_MAX;
+static struct row begin_row(const struct job *job, const struct cursor *at,
+                            const struct workspace *work, size_t index) {
+    struct row row = {.at = *at, .target = SIZE_MAX};
+    row.space = place_exps(work->rows[index % 2], address(job, LOGITS, at), index);
     if (has_target(job)) {
         row.target = (size_t)read_class(address(job, TARGET, at), job->problem->target_type);
     } else if (job->problem->output == XENT_LOG_SOFTMAX) {
-        row.target = largest_of(job, at, buffer);
+        row.target = largest_of(job, at, work->load);
     }
     return row;
 }
-
-/* The largest class of a block, where the block before has found it on its way. */
-struct found {
-    bool known;
-    double max;
-};
 
 static bool block_has(struct block block, size_t class) {
     return class - block.begin < block.size; /* the difference wraps where class is before */
 }
 
-/* Whether the block's largest class can be found while the one before it is reduced. */
-static bool can_look_ahead(const struct job *job, const struct row *row, size_t index) {
-    return index < job->blocks && job->problem->logits_stride == (ptrdiff_t)job->itemsize &&
-           block_at(job, index).size == XENT_BLOCK && !block_has(block_at(job, index), row->target);
+/* The block that is reduced after this one, if its largest class can be found on the way: the next
+ * of the row, or the first of the next row, which may be NULL. */
+static const void *block_ahead(const struct job *job, const struct row *row, size_t index,
+                               const struct cursor *next_row) {
+    const size_t next = index + 1 < job->blocks ? index + 1 : 0;
+    const struct cursor *at = next > 0 ? &row->at : next_row;
+    if (!at || !is_contiguous(job, job->problem->logits_stride) ||
+        block_at(job, next).size != block_at(job, index).size) {
+        return NULL;
+    }
+    return load(job, NULL, at, block_at(job, next));
+}
+
+/* The largest class of a block, found while the block before was reduced. It counts unless it may
+ * be the target, which is not among the classes of the sum. */
+struct found {
+    bool known;
+    double max;
+};
+
+static double largest_of_block(const struct job *job, const struct row *row, const void *x,
+                               struct block block, size_t skip, struct found found) {
+    if (found.known && (skip == SIZE_MAX || logit_of(job, &row->at, row->target) < found.max)) {
+        return found.max;
+    }
+    return job->kernels->largest(x, block.size, skip);
 }
 
 static struct found reduce_block(const struct job *job, const struct row *row, char *buffer,
-                                 size_t index, struct found found) {
+                                 size_t index, struct found found, struct xent_aside aside) {
     const struct block block = block_at(job, index);
     const void *x = load(job, buffer, &row->at, block);
     const size_t skip = block_has(block, row->target) ? row->target - block.begin : SIZE_MAX;
-    void *exps = row->space.exps ? row->space.exps + block.begin * job->itemsize : NULL;
-    const struct found next = {.known = can_look_ahead(job, row, index + 1)};
-    const void *ahead = next.known ? (const char *)x + block.size * job->itemsize : NULL;
-    if (job->problem->dtype == XENT_F32) {
-        float max = (float)found.max, ahead_max = 0;
-        if (!found.known) {
-            max = job->kernels->f32.largest(x, block.size, skip);
-        }
-        row->space.sums[index] =
-            job->kernels->f32.reduce(x, block.size, skip, max, exps, ahead, &ahead_max);
-        return (struct found){next.known, (double)ahead_max};
-    }
-    double max = found.max, ahead_max = 0;
-    if (!found.known) {
-        max = job->kernels->f64.largest(x, block.size, skip);
-    }
-    row->space.sums[index] =
-        job->kernels->f64.reduce(x, block.size, skip, max, exps, ahead, &ahead_max);
-    return (struct found){next.known, ahead_max};
+    const double max = largest_of_block(job, row, x, block, skip, found);
+    aside.exps = row->space.exps ? row->space.exps + block.begin * job->itemsize : NULL;
+    row->space.sums[index] = job->kernels->reduce(x, block.size, skip, max, &aside);
+    return (struct found){aside.ahead != NULL, aside.ahead_max};
 }
 
 /* Merges the row's blocks, and writes its loss and lse. */
@@ -316,84 +323,98 @@ static void finish_row(const struct job *job, struct row *row, size_t row_index)
     }
 }
 
-static void emit_from_exps(const struct job *job, const struct row *row, size_t index,
-                           struct block block, void *out) {
-    const bool single = job->problem->dtype == XENT_F32;
-    const void *exps = row->space.exps + block.begin * job->itemsize;
-    const struct xent_factor factor =
-        xent_block_factor(&row->sums, &row->space.sums[index], row->scale, single);
-    if (single) {
-        (job->plan.stream ? job->kernels->f32.emit_stream
-                          : job->kernels->f32.emit)(exps, block.size, factor, out);
-    } else {
-        (job->plan.stream ? job->kernels->f64.emit_stream
-                          : job->kernels->f64.emit)(exps, block.size, factor, out);
-    }
+static char *values_of(const struct job *job, const struct row *row, size_t class) {
+    return address(job, VALUES, &row->at) + (ptrdiff_t)class * job->problem->values_stride;
 }
 
-/* log q_j = (x_j - x_m) - loss_m with x_m the largest: both are negative, so nothing cancels. */
-static void emit_from_logits(const struct job *job, const struct row *row, char *buffer,
-                             struct block block, void *out) {
-    const void *x = load(job, buffer, &row->at, block);
-    const double largest = row->sums.target_logit, loss = xent_row_loss(&row->sums);
-    if (job->problem->dtype == XENT_F32) {
-        job->kernels->f32.emit_shifted(x, block.size, largest, loss, out);
-    } else {
-        job->kernels->f64.emit_shifted(x, block.size, largest, loss, out);
-    }
+/* Where a block's values go first: to their place, or to a buffer if that is strided. */
+static void *store_to(const struct job *job, const struct row *row, char *buffer,
+                      struct block block) {
+    const bool direct = is_contiguous(job, job->problem->values_stride);
+    return direct ? values_of(job, row, block.begin) : buffer;
 }
 
-/* Writes a block of upstream * softmax, or of log_softmax. */
-static void emit_block(const struct job *job, const struct row *row, char *buffer, size_t index) {
-    const struct xent_problem *problem = job->problem;
-    const ptrdiff_t stride = problem->values_stride;
+/* A block of upstream * softmax; nothing for log_softmax. */
+static struct xent_emission emission_of(const struct job *job, const struct row *row,
+                                        const struct workspace *work, size_t index) {
+    if (!row->space.exps) {
+        return (struct xent_emission){.exps = NULL};
+    }
     const struct block block = block_at(job, index);
-    char *values = address(job, VALUES, &row->at) + (ptrdiff_t)block.begin * stride;
-    const bool contiguous = stride == (ptrdiff_t)job->itemsize;
-    void *out = contiguous ? values : buffer;
-    if (row->space.exps) {
-        emit_from_exps(job, row, index, block, out);
-    } else {
-        emit_from_logits(job, row, buffer, block, out);
+    const bool single = job->problem->dtype == XENT_F32;
+    return (struct xent_emission){
+        .exps = row->space.exps + block.begin * job->itemsize,
+        .out = store_to(job, row, work->store, block),
+        .factor = xent_block_factor(&row->sums, &row->space.sums[index], row->scale, single),
+        .stream = job->plan.stream,
+    };
+}
+
+/* What is left of a block once its emission is done.
+ * log q_j = (x_j - x_m) - loss_m with x_m the largest: both are negative, so nothing cancels. */
+static void complete_block(const struct job *job, const struct row *row,
+                           const struct workspace *work, size_t index) {
+    const struct xent_problem *problem = job->problem;
+    const struct block block = block_at(job, index);
+    void *const out = store_to(job, row, work->store, block);
+    if (problem->output == XENT_LOG_SOFTMAX) {
+        const void *x = load(job, work->load, &row->at, block);
+        job->kernels->emit_shifted(x, block.size, row->sums.target_logit, xent_row_loss(&row->sums),
+                                   out);
     }
-    if (!contiguous) {
-        copy_strided(values, stride, out, (ptrdiff_t)job->itemsize, block.size, job->itemsize);
+    if (out == work->store) {
+        copy_strided(values_of(job, row, block.begin), problem->values_stride, out,
+                     (ptrdiff_t)job->itemsize, block.size, job->itemsize);
     }
     if (problem->output == XENT_GRADIENT && block_has(block, row->target)) {
-        values += (ptrdiff_t)(row->target - block.begin) * stride;
-        write_real(values, problem->dtype, xent_target_gradient(&row->sums, row->scale));
+        write_real(values_of(job, row, row->target), problem->dtype,
+                   xent_target_gradient(&row->sums, row->scale));
     }
+}
+
+static void emit_block(const struct job *job, const struct row *row, const struct workspace *work,
+                       size_t index) {
+    const struct xent_emission emission = emission_of(job, row, work, index);
+    if (emission.exps) {
+        job->kernels->emit(&emission, block_at(job, index).size);
+    }
+    complete_block(job, row, work, index);
 }
 
 /* ---- Teams -------------------------------------------------------------------------------------
  */
 
-/* A row is emitted block by block while the next one is reduced, so that the memory writes the one
+/* A row is emitted while the next one is reduced, block by block, so that the memory writes the one
  * while it reads the other. */
 static void run_rows(void *context, int member, int team) {
     const struct job *job = context;
     const struct workspace work = workspace_of(job, member);
     const struct xent_range range = xent_share(job->rows, member, team);
-    const bool emits = job->problem->output != XENT_NO_VALUES;
     struct cursor at = at_row(job, range.begin);
     struct row rows[2];
     const struct row *last = NULL;
+    struct found found = {0};
     for (size_t index = range.begin; index < range.end; index++) {
         struct row *row = &rows[index % 2];
-        *row = begin_row(job, &at, work.rows[index % 2], work.buffer);
-        struct found found = {0};
+        *row = begin_row(job, &at, &work, index);
+        next_row(&at, job);
         for (size_t i = 0; i < job->blocks; i++) {
-            found = reduce_block(job, row, work.buffer, i, found);
+            struct xent_aside aside = {
+                .ahead = block_ahead(job, row, i, index + 1 < range.end ? &at : NULL),
+            };
             if (last) {
-                emit_block(job, last, work.buffer, i);
+                aside.emission = emission_of(job, last, &work, i);
+            }
+            found = reduce_block(job, row, work.load, i, found, aside);
+            if (last) {
+                complete_block(job, last, &work, i);
             }
         }
         finish_row(job, row, index);
-        last = emits ? row : NULL;
-        next_row(&at, job);
+        last = has_values(job) ? row : NULL;
     }
     for (size_t i = 0; last && i < job->blocks; i++) {
-        emit_block(job, last, work.buffer, i);
+        emit_block(job, last, &work, i);
     }
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }
@@ -408,19 +429,23 @@ struct columns {
 static void reduce_columns(void *context, int member, int team) {
     const struct columns *columns = context;
     const struct job *job = columns->job;
+    const struct workspace work = workspace_of(job, member);
     const struct xent_range blocks = xent_share(job->blocks, member, team);
     struct found found = {0};
     for (size_t i = blocks.begin; i < blocks.end; i++) {
-        found = reduce_block(job, &columns->row, workspace_of(job, member).buffer, i, found);
+        const void *ahead = block_ahead(job, &columns->row, i, NULL);
+        found = reduce_block(job, &columns->row, work.load, i, found,
+                             (struct xent_aside){.ahead = i + 1 < blocks.end ? ahead : NULL});
     }
 }
 
 static void emit_columns(void *context, int member, int team) {
     const struct columns *columns = context;
     const struct job *job = columns->job;
+    const struct workspace work = workspace_of(job, member);
     const struct xent_range blocks = xent_share(job->blocks, member, team);
     for (size_t i = blocks.begin; i < blocks.end; i++) {
-        emit_block(job, &columns->row, workspace_of(job, member).buffer, i);
+        emit_block(job, &columns->row, &work, i);
     }
     atomic_thread_fence(memory_order_seq_cst);
 }
@@ -436,10 +461,10 @@ static void run_columns(struct job *job) {
     struct columns columns = {.job = job};
     struct cursor at = at_row(job, 0);
     for (; columns.index < job->rows; columns.index++) {
-        columns.row = begin_row(job, &at, work.rows[0], work.buffer);
+        columns.row = begin_row(job, &at, &work, columns.index);
         xent_parallel(job->plan.threads, reduce_columns, &columns);
         xent_parallel(1, finish_columns, &columns);
-        if (job->problem->output != XENT_NO_VALUES) {
+        if (has_values(job)) {
             xent_parallel(job->plan.threads, emit_columns, &columns);
         }
         next_row(&at, job);
@@ -506,9 +531,10 @@ enum xent_status xent_run(struct xent_problem *problem) {
         .blocks = (problem->classes + XENT_BLOCK - 1) / XENT_BLOCK,
         .itemsize = problem->dtype == XENT_F32 ? sizeof(float) : sizeof(double),
     };
+    const struct xent_kernels *kernels = NULL;
     enum xent_status status = check(problem);
     if (status == XENT_OK) {
-        status = xent_select_kernels(&job.kernels);
+        status = xent_select_kernels(&kernels);
     }
     if (status == XENT_OK && has_target(&job)) {
         status = check_targets(&job, &problem->bad_row);
@@ -516,6 +542,7 @@ enum xent_status xent_run(struct xent_problem *problem) {
     if (status != XENT_OK) {
         return status;
     }
+    job.kernels = problem->dtype == XENT_F32 ? &kernels->f32 : &kernels->f64;
     if (job.rows == 0) {
         if (problem->loss_sum) {
             *problem->loss_sum = 0;

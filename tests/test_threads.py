@@ -26,8 +26,11 @@ def test_bits_do_not_depend_on_the_threads(dtype, rng, shape):
         np.testing.assert_array_equal(result, softmaxes[0])
 
 
-def test_bits_do_not_depend_on_the_batch(dtype, rng):
-    x, target = rng.normal(size=(300, 1001)).astype(dtype), rng.integers(1001, size=300)
+@pytest.mark.parametrize("classes", [1001, 5000])
+@pytest.mark.parametrize("margin", [0, 80])
+def test_bits_do_not_depend_on_the_batch(dtype, rng, classes, margin):
+    x, target = rng.normal(size=(300, classes)).astype(dtype), rng.integers(classes, size=300)
+    x[np.arange(300), target] += margin
     loss, grad = xent.cross_entropy_and_grad(x, target, reduction="none")
     for row in (0, 1, 150, 299):
         alone = xent.cross_entropy_and_grad(x[row], target[row], reduction="none")
