@@ -54,11 +54,11 @@ class Data:
     held_out_y: Labels
 
     @classmethod
-    def load(cls, seed: int) -> Data:
-        """Keep a quarter of each digit's scans for the test."""
+    def load(cls) -> Data:
+        """Keep a quarter of each digit's scans for the test, the same for every seed."""
         pixels, labels = load_digits(return_X_y=True)
         x, held_out_x, y, held_out_y = train_test_split(
-            (pixels / 16).astype(np.float32), labels, test_size=0.25, stratify=labels, random_state=seed
+            (pixels / 16).astype(np.float32), labels, test_size=0.25, stratify=labels, random_state=0
         )
         return cls(x, y, held_out_x, held_out_y)
 
@@ -172,11 +172,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train classifiers of digits with xent's loss and with NumPy's.")
     parser.add_argument("--epochs", type=positive, default=60)
     parser.add_argument("--batch", type=positive, default=64)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and of the batches")
     parser.add_argument("--plot", type=image_path, metavar="FILE.png|.svg", help="save the loss curves")
     options = parser.parse_args(argv)
 
-    data = Data.load(options.seed)
+    data = Data.load()
     results = {}
     print(f"{'model':<22}{'loss':<8}{'held-out accuracy':>18}{'training loss':>15}{'seconds':>9}")
     for model, hidden in MODELS.items():
