@@ -3,6 +3,8 @@
 #ifndef XENT_KERNELS_H
 #define XENT_KERNELS_H
 
+#include "double_double.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -10,16 +12,35 @@
  * from the first look to the second. A row's bits depend on it. */
 enum { XENT_BLOCK = 2048 };
 
-/* `sum * 2^exponent * e^shift` is the sum of exp over a block. */
+/* `(sum + low) * 2^exponent * e^shift` is a sum of exp over classes. */
 struct xent_sum {
-    double sum;
+    double sum, low; /* low is less than half a unit of sum's last place */
     double exponent; /* an integer */
     double shift;    /* zero unless the logits are large, see docs/design.md */
+};
+
+/* Rows that are finished together at the most. */
+enum { XENT_ROWS = 16 };
+
+/* The scalars of rows, lane by lane. */
+struct xent_rows {
+    /* in: the sum over the classes other than the target, as in xent_sum; the target's logit, -inf
+     * where there is none; dl/dL; and, if it is to be used, the given lse */
+    double others[XENT_ROWS], others_low[XENT_ROWS], exponent[XENT_ROWS], shift[XENT_ROWS];
+    double target_logit[XENT_ROWS], upstream[XENT_ROWS], lse_in[XENT_ROWS];
+    /* out: the units of `others` times (scale + scale_low) * 2^scale_exponent give upstream *
+     * softmax */
+    double loss[XENT_ROWS], lse[XENT_ROWS], target_gradient[XENT_ROWS];
+    double scale[XENT_ROWS], scale_low[XENT_ROWS], scale_exponent[XENT_ROWS];
 };
 
 /* A factor `(high + low) * post`, split so that it is carried to more than working precision. */
 struct xent_factor {
     double high, low, post;
+};
+
+struct xent_factors {
+    double high[XENT_ROWS], low[XENT_ROWS], post[XENT_ROWS];
 };
 
 /* Terms that reduce has kept, on their way out: out = exps * factor. */
@@ -48,7 +69,24 @@ struct xent_aside {
            (const void *logits, size_t n, size_t skip, double max, struct xent_aside *aside))      \
     KERNEL(emit, void, (const struct xent_emission *emission, size_t n))                           \
     /* out = (x - high) - low; out may be the logits. */                                           \
+    /* Adds e^x over the block to `sum`, in twice double's precision; for x below about 1. */      \
+    KERNEL(sum_precisely, void, (const void *logits, size_t n, struct two *sum))                   \
     KERNEL(emit_shifted, void, (const void *logits, size_t n, double high, double low, void *out))
+
+/* What follows from the sums, whatever the dtype of the logits. */
+#define XENT_FINISH_KERNELS(KERNEL)                                                                \
+    /* The sum over a row, from those of its blocks, in a fixed order. */                          \
+    KERNEL(merge, struct xent_sum, (const struct xent_sum *blocks, size_t count))                  \
+    /* The scalars of so many rows; with the given lse in place of the row's own for the scale.    \
+     * `single`: the logits are float. */                                                          \
+    KERNEL(finish, void, (struct xent_rows * rows, size_t count, bool by_lse, bool single))        \
+    /* ln of a sum not far from one, as accurate as the sum exceeds one. */                        \
+    KERNEL(log_near_one, double, (struct two sum))                                                 \
+    /* What a block's terms are multiplied by. */                                                  \
+    KERNEL(factor, struct xent_factor,                                                             \
+           (const struct xent_rows *rows, size_t row, const struct xent_sum *block, bool single))  \
+    /* The sum of n numbers, in a fixed order. */                                                  \
+    KERNEL(total, double, (const double *values, size_t n))
 
 #define XENT_KERNEL_FIELD(name, result, arguments) result(*name) arguments;
 
@@ -56,9 +94,14 @@ struct xent_row_kernels {
     XENT_KERNELS(XENT_KERNEL_FIELD)
 };
 
+struct xent_finish_kernels {
+    XENT_FINISH_KERNELS(XENT_KERNEL_FIELD)
+};
+
 struct xent_kernels {
     const char *isa;
     struct xent_row_kernels f32, f64;
+    struct xent_finish_kernels finish;
 };
 
 extern const struct xent_kernels xent_kernels_scalar;

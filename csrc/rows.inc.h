@@ -1,18 +1,6 @@
 /* reduce and emit where a row's classes are contiguous. Included once per dtype, see isa.inc.h;
  * knows vectors and nothing else. docs/design.md explains the method. */
 
-/* What one block's exponentials are relative to. */
-struct V(reference) {
-    V(vec) shift;  /* subtracted from every logit, exactly */
-    V(vec) lowest; /* logits (shifted) below it count as zero */
-    V(vec) round;  /* f32_ROUND plus the exponent field of 1 * 2^headroom / 2^N */
-};
-
-/* A running sum of exponentials: each addition's rounding error is carried in `low`. */
-struct V(sum) {
-    V(vec) high, low;
-};
-
 XENT_INLINE REAL V(horizontal_max)(V(vec) a) {
     REAL lane[V(LANES)];
     V(store)(lane, a);
@@ -82,82 +70,6 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
         m = V(max)(V(load_masked)(x, n, last, skip), m);
     }
     return (double)V(horizontal_max)(m);
-}
-
-/* The reference of a block whose largest class is m; `sum` gets it as numbers. */
-XENT_INLINE struct V(reference) V(refer_to)(REAL m, struct xent_sum *sum) {
-    const bool finite = m - m == 0;
-    const bool shifted = !finite || m >= V(SHIFT_FROM) || m <= -V(SHIFT_FROM);
-    /* All -inf: any reference will do; +inf: x - m makes the block NaN. */
-    const REAL shift = m == -(REAL)INFINITY || !shifted ? 0 : m;
-    const REAL exponent = shifted ? 0 : (REAL)rint((double)m * (double)V(LOG2_E));
-    const REAL offset = V(BIAS) + V(HEADROOM) - exponent;
-    sum->exponent = (double)exponent - V(HEADROOM);
-    sum->shift = (double)shift;
-    return (struct V(reference)){
-        .shift = V(set1)(shift),
-        .lowest = V(set1)((REAL)(-(double)offset * 0x1.62e42fefa39efp-1)),
-        .round = V(set1)(V(ROUND) + offset),
-    };
-}
-
-/* exp of x, scaled by the reference, as scale * (1 + p): the power of two is exact and p is small,
- * so that the sum can have more of the exponential than a REAL holds. */
-struct V(exp) {
-    V(vec) scale, p;
-};
-
-XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref, bool shifted) {
-    if (shifted) {
-        x = V(sub)(x, ref->shift);
-    }
-    x = V(max)(ref->lowest, x); /* keeps a NaN */
-    /* The low bits of y are the exponent field of the result, zero at x = lowest. */
-    const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
-    const V(vec) n = V(sub)(y, ref->round);
-    V(vec) r = V(fnma)(n, V(set1)(V(LN2_HIGH)), x); /* exact */
-    r = V(fnma)(n, V(set1)(V(LN2_LOW)), r);
-
-    enum { TERMS = sizeof V(exp_poly) / sizeof(REAL) };
-    V(vec) q = V(set1)(V(exp_poly)[TERMS - 1]);
-#pragma GCC unroll 16
-    for (int k = TERMS - 2; k >= 0; k--) {
-        q = V(fma)(q, r, V(set1)(V(exp_poly)[k]));
-    }
-    return (struct V(exp)){.scale = V(to_exponent)(y), .p = V(fma)(V(mul)(r, r), q, r)};
-}
-
-/* Adds exp(x) to the sum and returns it, rounded. The sum starts larger than any term, so that
- * what a term adds to `high` is known exactly (Dekker 1971); the rest goes to `low`. */
-XENT_INLINE V(vec)
-    V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref, bool shifted) {
-    const struct V(exp) e = V(exp_parts)(x, ref, shifted);
-    const V(vec) term = V(fma)(e.p, e.scale, e.scale);
-    const V(vec) high = V(add)(sum->high, term);
-    const V(vec) added = V(sub)(high, sum->high);
-    sum->low = V(add)(sum->low, V(fma)(e.p, e.scale, V(sub)(e.scale, added)));
-    sum->high = high;
-    return term;
-}
-
-/* The lanes of two sums that started at `start`, added in a fixed order. */
-XENT_INLINE double V(total)(const struct V(sum) * a, const struct V(sum) * b, double start) {
-    REAL lane[4][V(LANES)];
-    double sum[V(LANES)];
-    V(store)(lane[0], a->high);
-    V(store)(lane[1], b->high);
-    V(store)(lane[2], a->low);
-    V(store)(lane[3], b->low);
-    for (int i = 0; i < V(LANES); i++) {
-        sum[i] = (((double)lane[0][i] - start) + ((double)lane[1][i] - start)) +
-                 ((double)lane[2][i] + (double)lane[3][i]);
-    }
-    for (int half = V(LANES) / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++) {
-            sum[i] += sum[i + half];
-        }
-    }
-    return sum[0];
 }
 
 /* Logits are fetched into the L2 cache this far ahead: the hardware fetches a page at most, and a
@@ -279,9 +191,9 @@ XENT_INLINE void V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip
     }
 }
 
-XENT_INLINE double V(sum_block)(const REAL *x, size_t n, size_t skip,
-                                const struct V(reference) * ref, bool shifted, bool keep,
-                                struct V(aside) * aside) {
+XENT_INLINE void V(sum_block)(const REAL *x, size_t n, size_t skip, const struct V(reference) * ref,
+                              bool shifted, bool keep, struct V(aside) * aside,
+                              struct xent_sum *result) {
     const double start = V(START);
     struct V(sum) even = {V(set1)((REAL)start), V(set1)(0)}, odd = even;
     const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
@@ -293,7 +205,7 @@ XENT_INLINE double V(sum_block)(const REAL *x, size_t n, size_t skip,
     if (first < last && last < n) {
         V(reduce_masked)(x, n, last, skip, ref, shifted, keep, aside, &odd);
     }
-    return V(total)(&even, &odd, start);
+    V(total)(&even, &odd, start, result);
 }
 
 /* Notes what can be emitted along with the n classes at x, and emits what comes before that.
@@ -344,14 +256,18 @@ static struct xent_sum V(reduce)(const void *logits, size_t n, size_t skip, doub
         if (emits) {
             V(begin_emission)(&aside->emission, x, n, &own);
         }
-        result.sum = shifted ? V(sum_block)(x, n, skip, &ref, true, true, &own)
-                             : V(sum_block)(x, n, skip, &ref, false, true, &own);
+        if (shifted) {
+            V(sum_block)(x, n, skip, &ref, true, true, &own, &result);
+        } else {
+            V(sum_block)(x, n, skip, &ref, false, true, &own, &result);
+        }
         if (emits) {
             V(end_emission)(&aside->emission, n, &own);
         }
+    } else if (shifted) {
+        V(sum_block)(x, n, skip, &ref, true, false, &own, &result);
     } else {
-        result.sum = shifted ? V(sum_block)(x, n, skip, &ref, true, false, &own)
-                             : V(sum_block)(x, n, skip, &ref, false, false, &own);
+        V(sum_block)(x, n, skip, &ref, false, false, &own, &result);
     }
     aside->ahead_max = (double)V(horizontal_max)(own.ahead_max);
     return result;

@@ -1,12 +1,17 @@
 /* What the vector headers share. A vector header defines, for the prefixes f32 and f64, a 64-byte
  * vector `vec` and these operations on it; rows.inc.h is written in them alone.
  *
- *   set1 load store add sub mul
+ *   set1 load store add sub mul div
  *   stream           store past the caches if the instruction set can; p is aligned to 64 bytes
  *   max(x, y)        y where either is NaN
  *   fma(x, y, z)     x * y + z, rounded once where the instruction set can
+ *   fms(x, y, z)     x * y - z, likewise
  *   fnma(x, y, z)    z - x * y, likewise
+ *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
+ *   less(a, b, x, y) x in the lanes where a < b, else y
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
+ *   exponent(x)      the e of 2^e <= |x| < 2^(e + 1), as a number; of normal x
+ *   mantissa(x)      x / 2^exponent(x)
  */
 #ifndef XENT_VEC_H
 #define XENT_VEC_H
@@ -17,6 +22,15 @@
 #define XENT_INLINE static inline __attribute__((always_inline))
 
 enum { f32_LANES = 16, f64_LANES = 8 };
+
+/* Fields of the representations: the bits below the exponent, and what makes an integer in the low
+ * bits that number plus a constant (2^23, 2^52), and that constant plus the exponent's bias. */
+static const uint32_t f32_BELOW_EXPONENT = 0x807fffff, f32_ONE = 0x3f800000, f32_FIELD = 0xff;
+static const uint32_t f32_INTEGER = 0x4b000000;
+static const float f32_INTEGER_BIAS = 0x1p23f + 127;
+static const uint64_t f64_BELOW_EXPONENT = 0x800fffffffffffff, f64_ONE = 0x3ff0000000000000;
+static const uint64_t f64_FIELD = 0x7ff, f64_INTEGER = 0x4330000000000000;
+static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)

@@ -6,7 +6,10 @@
 
 #include "vec.h"
 
-#define XENT_DEFINE(prefix, real, vector, suffix, to_bits, from_bits, shift, mantissa_bits)        \
+XENT_INLINE __m256i set1_epi32(uint32_t x) { return _mm256_set1_epi32((int32_t)x); }
+XENT_INLINE __m256i set1_epi64(uint64_t x) { return _mm256_set1_epi64x((int64_t)x); }
+
+#define XENT_DEFINE(prefix, real, vector, suffix, to_bits, from_bits, lane, mantissa_bits, wide)   \
     typedef vector prefix##_vec;                                                                   \
     XENT_INLINE vector prefix##_set1(real x) { return _mm256_set1_##suffix(x); }                   \
     XENT_INLINE vector prefix##_load(const real *p) { return _mm256_loadu_##suffix(p); }           \
@@ -15,21 +18,39 @@
     XENT_INLINE vector prefix##_add(vector x, vector y) { return _mm256_add_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_sub(vector x, vector y) { return _mm256_sub_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_mul(vector x, vector y) { return _mm256_mul_##suffix(x, y); }      \
+    XENT_INLINE vector prefix##_div(vector x, vector y) { return _mm256_div_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_max(vector x, vector y) { return _mm256_max_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_fma(vector x, vector y, vector z) {                                \
         return _mm256_fmadd_##suffix(x, y, z);                                                     \
     }                                                                                              \
+    XENT_INLINE vector prefix##_fms(vector x, vector y, vector z) {                                \
+        return _mm256_fmsub_##suffix(x, y, z);                                                     \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_product_error(vector x, vector y, vector p) {                      \
+        return prefix##_fms(x, y, p);                                                              \
+    }                                                                                              \
     XENT_INLINE vector prefix##_fnma(vector x, vector y, vector z) {                               \
         return _mm256_fnmadd_##suffix(x, y, z);                                                    \
     }                                                                                              \
+    XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
+        return _mm256_blendv_##suffix(y, x, _mm256_cmp_##suffix(a, b, _CMP_LT_OQ));                \
+    }                                                                                              \
     XENT_INLINE vector prefix##_to_exponent(vector x) {                                            \
-        return from_bits(shift(to_bits(x), mantissa_bits));                                        \
+        return from_bits(_mm256_slli_##lane(to_bits(x), mantissa_bits));                           \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_exponent(vector x) {                                               \
+        __m256i field = _mm256_srli_##lane(to_bits(x), mantissa_bits);                             \
+        field = _mm256_and_si256(field, set1_##lane(wide##_FIELD));                                \
+        field = _mm256_or_si256(field, set1_##lane(wide##_INTEGER));                               \
+        return prefix##_sub(from_bits(field), prefix##_set1(wide##_INTEGER_BIAS));                 \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_mantissa(vector x) {                                               \
+        const __m256i below = _mm256_and_si256(to_bits(x), set1_##lane(wide##_BELOW_EXPONENT));    \
+        return from_bits(_mm256_or_si256(below, set1_##lane(wide##_ONE)));                         \
     }
 
-XENT_DEFINE(f32x8, float, __m256, ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_slli_epi32,
-            23)
-XENT_DEFINE(f64x4, double, __m256d, pd, _mm256_castpd_si256, _mm256_castsi256_pd, _mm256_slli_epi64,
-            52)
+XENT_DEFINE(f32x8, float, __m256, ps, _mm256_castps_si256, _mm256_castsi256_ps, epi32, 23, f32)
+XENT_DEFINE(f64x4, double, __m256d, pd, _mm256_castpd_si256, _mm256_castsi256_pd, epi64, 52, f64)
 #undef XENT_DEFINE
 
 #define REAL float

@@ -6,7 +6,10 @@
 
 #include "vec.h"
 
-#define XENT_DEFINE(prefix, real, vector, suffix, to_bits, from_bits, shift, mantissa_bits)        \
+XENT_INLINE __m512i set1_epi32(uint32_t x) { return _mm512_set1_epi32((int32_t)x); }
+XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x); }
+
+#define XENT_DEFINE(prefix, real, vector, suffix, to_bits, from_bits, lane, mantissa_bits)         \
     typedef vector prefix##_vec;                                                                   \
     XENT_INLINE vector prefix##_set1(real x) { return _mm512_set1_##suffix(x); }                   \
     XENT_INLINE vector prefix##_load(const real *p) { return _mm512_loadu_##suffix(p); }           \
@@ -15,20 +18,39 @@
     XENT_INLINE vector prefix##_add(vector x, vector y) { return _mm512_add_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_sub(vector x, vector y) { return _mm512_sub_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_mul(vector x, vector y) { return _mm512_mul_##suffix(x, y); }      \
+    XENT_INLINE vector prefix##_div(vector x, vector y) { return _mm512_div_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_max(vector x, vector y) { return _mm512_max_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_fma(vector x, vector y, vector z) {                                \
         return _mm512_fmadd_##suffix(x, y, z);                                                     \
     }                                                                                              \
+    XENT_INLINE vector prefix##_fms(vector x, vector y, vector z) {                                \
+        return _mm512_fmsub_##suffix(x, y, z);                                                     \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_product_error(vector x, vector y, vector p) {                      \
+        return prefix##_fms(x, y, p);                                                              \
+    }                                                                                              \
     XENT_INLINE vector prefix##_fnma(vector x, vector y, vector z) {                               \
         return _mm512_fnmadd_##suffix(x, y, z);                                                    \
     }                                                                                              \
+    XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
+        return _mm512_mask_blend_##suffix(_mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ), y, x);     \
+    }                                                                                              \
     XENT_INLINE vector prefix##_to_exponent(vector x) {                                            \
-        return from_bits(shift(to_bits(x), mantissa_bits));                                        \
+        return from_bits(_mm512_slli_##lane(to_bits(x), mantissa_bits));                           \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_exponent(vector x) {                                               \
+        __m512i field = _mm512_srli_##lane(to_bits(x), mantissa_bits);                             \
+        field = _mm512_and_si512(field, set1_##lane(prefix##_FIELD));                              \
+        field = _mm512_or_si512(field, set1_##lane(prefix##_INTEGER));                             \
+        return prefix##_sub(from_bits(field), prefix##_set1(prefix##_INTEGER_BIAS));               \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_mantissa(vector x) {                                               \
+        const __m512i below = _mm512_and_si512(to_bits(x), set1_##lane(prefix##_BELOW_EXPONENT));  \
+        return from_bits(_mm512_or_si512(below, set1_##lane(prefix##_ONE)));                       \
     }
 
-XENT_DEFINE(f32, float, __m512, ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_slli_epi32, 23)
-XENT_DEFINE(f64, double, __m512d, pd, _mm512_castpd_si512, _mm512_castsi512_pd, _mm512_slli_epi64,
-            52)
+XENT_DEFINE(f32, float, __m512, ps, _mm512_castps_si512, _mm512_castsi512_ps, epi32, 23)
+XENT_DEFINE(f64, double, __m512d, pd, _mm512_castpd_si512, _mm512_castsi512_pd, epi64, 52)
 #undef XENT_DEFINE
 
 #endif

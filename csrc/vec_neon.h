@@ -6,8 +6,11 @@
 
 #include "vec.h"
 
+typedef uint32x4_t u32_vec;
+typedef uint64x2_t u64_vec;
+
 /* vmaxq would return the NaN; the others return the second operand, so select. */
-#define XENT_DEFINE(prefix, real, vector, suffix, bits, mantissa_bits)                             \
+#define XENT_DEFINE(prefix, real, vector, suffix, bits, mantissa_bits, wide)                       \
     typedef vector prefix##_vec;                                                                   \
     XENT_INLINE vector prefix##_set1(real x) { return vdupq_n_##suffix(x); }                       \
     XENT_INLINE vector prefix##_load(const real *p) { return vld1q_##suffix(p); }                  \
@@ -16,11 +19,19 @@
     XENT_INLINE vector prefix##_add(vector x, vector y) { return vaddq_##suffix(x, y); }           \
     XENT_INLINE vector prefix##_sub(vector x, vector y) { return vsubq_##suffix(x, y); }           \
     XENT_INLINE vector prefix##_mul(vector x, vector y) { return vmulq_##suffix(x, y); }           \
-    XENT_INLINE vector prefix##_max(vector x, vector y) {                                          \
-        return vbslq_##suffix(vcgtq_##suffix(x, y), x, y);                                         \
+    XENT_INLINE vector prefix##_div(vector x, vector y) { return vdivq_##suffix(x, y); }           \
+    XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
+        return vbslq_##suffix(vcltq_##suffix(a, b), x, y);                                         \
     }                                                                                              \
+    XENT_INLINE vector prefix##_max(vector x, vector y) { return prefix##_less(y, x, x, y); }      \
     XENT_INLINE vector prefix##_fma(vector x, vector y, vector z) {                                \
         return vfmaq_##suffix(z, x, y);                                                            \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_fms(vector x, vector y, vector z) {                                \
+        return vfmaq_##suffix(vnegq_##suffix(z), x, y);                                            \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_product_error(vector x, vector y, vector p) {                      \
+        return prefix##_fms(x, y, p);                                                              \
     }                                                                                              \
     XENT_INLINE vector prefix##_fnma(vector x, vector y, vector z) {                               \
         return vfmsq_##suffix(z, x, y);                                                            \
@@ -28,10 +39,23 @@
     XENT_INLINE vector prefix##_to_exponent(vector x) {                                            \
         return vreinterpretq_##suffix##_##bits(                                                    \
             vshlq_n_##bits(vreinterpretq_##bits##_##suffix(x), mantissa_bits));                    \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_exponent(vector x) {                                               \
+        bits##_vec field = vshrq_n_##bits(vreinterpretq_##bits##_##suffix(x), mantissa_bits);      \
+        field = vandq_##bits(field, vdupq_n_##bits(wide##_FIELD));                                 \
+        field = vorrq_##bits(field, vdupq_n_##bits(wide##_INTEGER));                               \
+        return vsubq_##suffix(vreinterpretq_##suffix##_##bits(field),                              \
+                              vdupq_n_##suffix(wide##_INTEGER_BIAS));                              \
+    }                                                                                              \
+    XENT_INLINE vector prefix##_mantissa(vector x) {                                               \
+        bits##_vec field = vreinterpretq_##bits##_##suffix(x);                                     \
+        field = vandq_##bits(field, vdupq_n_##bits(wide##_BELOW_EXPONENT));                        \
+        field = vorrq_##bits(field, vdupq_n_##bits(wide##_ONE));                                   \
+        return vreinterpretq_##suffix##_##bits(field);                                             \
     }
 
-XENT_DEFINE(f32x4, float, float32x4_t, f32, u32, 23)
-XENT_DEFINE(f64x2, double, float64x2_t, f64, u64, 52)
+XENT_DEFINE(f32x4, float, float32x4_t, f32, u32, 23, f32)
+XENT_DEFINE(f64x2, double, float64x2_t, f64, u64, 52, f64)
 #undef XENT_DEFINE
 
 #define REAL float

@@ -29,17 +29,35 @@ XENT_INLINE WIDE(vec) WIDE(sub)(WIDE(vec) x, WIDE(vec) y) {
 XENT_INLINE WIDE(vec) WIDE(mul)(WIDE(vec) x, WIDE(vec) y) {
     PAIR(NARROW(mul)(x.a, y.a), NARROW(mul)(x.b, y.b));
 }
+XENT_INLINE WIDE(vec) WIDE(div)(WIDE(vec) x, WIDE(vec) y) {
+    PAIR(NARROW(div)(x.a, y.a), NARROW(div)(x.b, y.b));
+}
 XENT_INLINE WIDE(vec) WIDE(max)(WIDE(vec) x, WIDE(vec) y) {
     PAIR(NARROW(max)(x.a, y.a), NARROW(max)(x.b, y.b));
 }
 XENT_INLINE WIDE(vec) WIDE(fma)(WIDE(vec) x, WIDE(vec) y, WIDE(vec) z) {
     PAIR(NARROW(fma)(x.a, y.a, z.a), NARROW(fma)(x.b, y.b, z.b));
 }
+XENT_INLINE WIDE(vec) WIDE(fms)(WIDE(vec) x, WIDE(vec) y, WIDE(vec) z) {
+    PAIR(NARROW(fms)(x.a, y.a, z.a), NARROW(fms)(x.b, y.b, z.b));
+}
+XENT_INLINE WIDE(vec) WIDE(product_error)(WIDE(vec) x, WIDE(vec) y, WIDE(vec) p) {
+    PAIR(NARROW(product_error)(x.a, y.a, p.a), NARROW(product_error)(x.b, y.b, p.b));
+}
 XENT_INLINE WIDE(vec) WIDE(fnma)(WIDE(vec) x, WIDE(vec) y, WIDE(vec) z) {
     PAIR(NARROW(fnma)(x.a, y.a, z.a), NARROW(fnma)(x.b, y.b, z.b));
 }
 XENT_INLINE WIDE(vec) WIDE(to_exponent)(WIDE(vec) x) {
     PAIR(NARROW(to_exponent)(x.a), NARROW(to_exponent)(x.b));
+}
+XENT_INLINE WIDE(vec) WIDE(less)(WIDE(vec) a, WIDE(vec) b, WIDE(vec) x, WIDE(vec) y) {
+    PAIR(NARROW(less)(a.a, b.a, x.a, y.a), NARROW(less)(a.b, b.b, x.b, y.b));
+}
+XENT_INLINE WIDE(vec) WIDE(exponent)(WIDE(vec) x) {
+    PAIR(NARROW(exponent)(x.a), NARROW(exponent)(x.b));
+}
+XENT_INLINE WIDE(vec) WIDE(mantissa)(WIDE(vec) x) {
+    PAIR(NARROW(mantissa)(x.a), NARROW(mantissa)(x.b));
 }
 
 #undef PAIR

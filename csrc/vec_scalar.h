@@ -1,11 +1,12 @@
 /* The portable baseline: four 16-byte vectors of the compiler's own, which every target of gcc and
- * clang can compile (SSE2 on x86-64). There is no fused multiply-add, so `fma` rounds twice. */
+ * clang can compile (SSE2 on x86-64). There is no fused multiply-add, so `fma` rounds twice, and
+ * `product_error` splits its factors (Dekker 1971). */
 #ifndef XENT_VEC_SCALAR_H
 #define XENT_VEC_SCALAR_H
 
 #include "vec.h"
 
-#define XENT_DEFINE(prefix, real, integer, mantissa_bits)                                          \
+#define XENT_DEFINE(prefix, real, integer, mantissa_bits, split, wide)                             \
     typedef real prefix##_vec __attribute__((vector_size(16)));                                    \
     typedef integer prefix##_bits __attribute__((vector_size(16)));                                \
     XENT_INLINE prefix##_vec prefix##_set1(real x) { return (prefix##_vec){0} + x; }               \
@@ -19,22 +20,44 @@
     XENT_INLINE prefix##_vec prefix##_add(prefix##_vec x, prefix##_vec y) { return x + y; }        \
     XENT_INLINE prefix##_vec prefix##_sub(prefix##_vec x, prefix##_vec y) { return x - y; }        \
     XENT_INLINE prefix##_vec prefix##_mul(prefix##_vec x, prefix##_vec y) { return x * y; }        \
+    XENT_INLINE prefix##_vec prefix##_div(prefix##_vec x, prefix##_vec y) { return x / y; }        \
+    XENT_INLINE prefix##_vec prefix##_less(prefix##_vec a, prefix##_vec b, prefix##_vec x,         \
+                                           prefix##_vec y) {                                       \
+        const prefix##_bits less = (prefix##_bits)(a < b);                                         \
+        return (prefix##_vec)((less & (prefix##_bits)x) | (~less & (prefix##_bits)y));             \
+    }                                                                                              \
     XENT_INLINE prefix##_vec prefix##_max(prefix##_vec x, prefix##_vec y) {                        \
-        const prefix##_bits greater = (prefix##_bits)(x > y);                                      \
-        return (prefix##_vec)((greater & (prefix##_bits)x) | (~greater & (prefix##_bits)y));       \
+        return prefix##_less(y, x, x, y);                                                          \
     }                                                                                              \
     XENT_INLINE prefix##_vec prefix##_fma(prefix##_vec x, prefix##_vec y, prefix##_vec z) {        \
         return x * y + z;                                                                          \
+    }                                                                                              \
+    XENT_INLINE prefix##_vec prefix##_fms(prefix##_vec x, prefix##_vec y, prefix##_vec z) {        \
+        return x * y - z;                                                                          \
+    }                                                                                              \
+    XENT_INLINE prefix##_vec prefix##_product_error(prefix##_vec x, prefix##_vec y,                \
+                                                    prefix##_vec p) {                              \
+        const prefix##_vec x_split = x * (split), x_high = x_split - (x_split - x);                \
+        const prefix##_vec y_split = y * (split), y_high = y_split - (y_split - y);                \
+        const prefix##_vec x_low = x - x_high, y_low = y - y_high;                                 \
+        return ((x_high * y_high - p) + x_high * y_low + x_low * y_high) + x_low * y_low;          \
     }                                                                                              \
     XENT_INLINE prefix##_vec prefix##_fnma(prefix##_vec x, prefix##_vec y, prefix##_vec z) {       \
         return z - x * y;                                                                          \
     }                                                                                              \
     XENT_INLINE prefix##_vec prefix##_to_exponent(prefix##_vec x) {                                \
         return (prefix##_vec)((prefix##_bits)x << (mantissa_bits));                                \
+    }                                                                                              \
+    XENT_INLINE prefix##_vec prefix##_exponent(prefix##_vec x) {                                   \
+        const prefix##_bits field = (prefix##_bits)x >> (mantissa_bits) & wide##_FIELD;            \
+        return (prefix##_vec)(field | wide##_INTEGER) - wide##_INTEGER_BIAS;                       \
+    }                                                                                              \
+    XENT_INLINE prefix##_vec prefix##_mantissa(prefix##_vec x) {                                   \
+        return (prefix##_vec)(((prefix##_bits)x & wide##_BELOW_EXPONENT) | wide##_ONE);            \
     }
 
-XENT_DEFINE(f32x4, float, uint32_t, 23)
-XENT_DEFINE(f64x2, double, uint64_t, 52)
+XENT_DEFINE(f32x4, float, uint32_t, 23, 0x1p12f + 1, f32)
+XENT_DEFINE(f64x2, double, uint64_t, 52, 0x1p27 + 1, f64)
 #undef XENT_DEFINE
 
 #define REAL float

@@ -3,7 +3,6 @@
 #include "xent.h"
 
 #include "dispatch.h"
-#include "finish.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "plan.h"
@@ -19,6 +18,7 @@ enum array { LOGITS, VALUES, TARGET, UPSTREAM, LSE_IN, ARRAYS };
 struct job {
     const struct xent_problem *problem;
     const struct xent_row_kernels *kernels; /* of the problem's dtype */
+    const struct xent_finish_kernels *finish;
     struct xent_plan plan;
     struct xent_array arrays[ARRAYS];
     size_t rows, blocks, itemsize;
@@ -140,7 +140,8 @@ static struct block block_at(const struct job *job, size_t index) {
 
 /* What is kept of a row between reduce and emit. */
 struct row_space {
-    struct xent_sum *sums; /* of every block */
+    struct xent_rows *scalars; /* of which this row is the first */
+    struct xent_sum *sums;     /* of every block */
     char *exps; /* of every class, see place_exps; NULL where nothing is emitted from them */
 };
 
@@ -160,7 +161,8 @@ static bool allocate_workspaces(struct job *job) {
     const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
     const bool stores = problem->output != XENT_NO_VALUES;
     const size_t block_size = whole_lines(XENT_BLOCK * job->itemsize);
-    job->sums_size = whole_lines(job->blocks * sizeof(struct xent_sum));
+    job->sums_size =
+        whole_lines(sizeof(struct xent_rows)) + whole_lines(job->blocks * sizeof(struct xent_sum));
     job->exps_size = from_exps ? whole_lines(problem->classes * job->itemsize) + PAGE : 0;
     job->load_size = is_contiguous(job, problem->logits_stride) ? 0 : block_size;
     job->store_size = !stores || is_contiguous(job, problem->values_stride) ? 0 : block_size;
@@ -176,7 +178,8 @@ static struct workspace workspace_of(const struct job *job, int member) {
     work.store = p += job->load_size;
     p += job->store_size;
     for (int i = 0; i < 2; i++) {
-        work.rows[i].sums = (struct xent_sum *)(void *)p;
+        work.rows[i].scalars = (struct xent_rows *)(void *)p;
+        work.rows[i].sums = (struct xent_sum *)(void *)(p + whole_lines(sizeof(struct xent_rows)));
         work.rows[i].exps = job->exps_size ? p + job->sums_size : NULL;
         p += job->sums_size + job->exps_size;
     }
@@ -217,9 +220,7 @@ static const void *load(const struct job *job, char *buffer, const struct cursor
 struct row {
     struct cursor at;
     struct row_space space;
-    size_t target;        /* the class that is kept out of the sum of the others; SIZE_MAX: none */
-    struct xent_row sums; /* from here on known once the row is finished */
-    struct xent_scaled scale;
+    size_t target; /* the class that is kept out of the sum of the others; SIZE_MAX: none */
 };
 
 static double logit_of(const struct job *job, const struct cursor *at, size_t class) {
@@ -299,27 +300,47 @@ static struct found reduce_block(const struct job *job, const struct row *row, c
     return (struct found){aside.ahead != NULL, aside.ahead_max};
 }
 
+/* The row's lse. Near zero, the logarithm of a sum near one, it has few digits of its own right:
+ * there the sum is formed again, more precisely. */
+static double lse_of(const struct job *job, const struct workspace *work, const struct row *row,
+                     double lse) {
+    const double near = 0.5;
+    if (!(fabs(lse) < near)) {
+        return lse;
+    }
+    struct two sum = {0, 0};
+    for (size_t i = 0; i < job->blocks; i++) {
+        const struct block block = block_at(job, i);
+        job->kernels->sum_precisely(load(job, work->load, &row->at, block), block.size, &sum);
+    }
+    return job->finish->log_near_one(sum);
+}
+
 /* Merges the row's blocks, and writes its loss and lse. */
-static void finish_row(const struct job *job, struct row *row, size_t row_index) {
+static void finish_row(const struct job *job, const struct workspace *work, const struct row *row,
+                       size_t row_index) {
     const struct xent_problem *problem = job->problem;
     const struct cursor *at = &row->at;
-    row->sums = row->target == SIZE_MAX ? xent_merge(row->space.sums, job->blocks)
-                                        : xent_merge_with_target(row->space.sums, job->blocks,
-                                                                 logit_of(job, at, row->target));
+    struct xent_rows *scalars = row->space.scalars;
+    const struct xent_sum sum = job->finish->merge(row->space.sums, job->blocks);
+    scalars->others[0] = sum.sum;
+    scalars->others_low[0] = sum.low;
+    scalars->exponent[0] = sum.exponent;
+    scalars->shift[0] = sum.shift;
+    scalars->target_logit[0] = row->target == SIZE_MAX ? -INFINITY : logit_of(job, at, row->target);
+    scalars->upstream[0] = job->arrays[UPSTREAM].data
+                               ? read_real(address(job, UPSTREAM, at), XENT_F64)
+                               : problem->upstream_scalar;
+    const bool by_lse = job->arrays[LSE_IN].data != NULL;
+    if (by_lse) {
+        scalars->lse_in[0] = read_real(address(job, LSE_IN, at), XENT_F64);
+    }
+    job->finish->finish(scalars, 1, by_lse, problem->dtype == XENT_F32);
     if (problem->loss) {
-        problem->loss[row_index] = xent_row_loss(&row->sums);
+        problem->loss[row_index] = scalars->loss[0];
     }
     if (problem->lse) {
-        problem->lse[row_index] = xent_row_lse(&row->sums);
-    }
-    if (row->space.exps) {
-        const double upstream = job->arrays[UPSTREAM].data
-                                    ? read_real(address(job, UPSTREAM, at), XENT_F64)
-                                    : problem->upstream_scalar;
-        row->scale = job->arrays[LSE_IN].data
-                         ? xent_row_scale_by_lse(&row->sums, upstream,
-                                                 read_real(address(job, LSE_IN, at), XENT_F64))
-                         : xent_row_scale(&row->sums, upstream);
+        problem->lse[row_index] = lse_of(job, work, row, scalars->lse[0]);
     }
 }
 
@@ -345,7 +366,7 @@ static struct xent_emission emission_of(const struct job *job, const struct row 
     return (struct xent_emission){
         .exps = row->space.exps + block.begin * job->itemsize,
         .out = store_to(job, row, work->store, block),
-        .factor = xent_block_factor(&row->sums, &row->space.sums[index], row->scale, single),
+        .factor = job->finish->factor(row->space.scalars, 0, &row->space.sums[index], single),
         .stream = job->plan.stream,
     };
 }
@@ -359,8 +380,8 @@ static void complete_block(const struct job *job, const struct row *row,
     void *const out = store_to(job, row, work->store, block);
     if (problem->output == XENT_LOG_SOFTMAX) {
         const void *x = load(job, work->load, &row->at, block);
-        job->kernels->emit_shifted(x, block.size, row->sums.target_logit, xent_row_loss(&row->sums),
-                                   out);
+        job->kernels->emit_shifted(x, block.size, row->space.scalars->target_logit[0],
+                                   row->space.scalars->loss[0], out);
     }
     if (out == work->store) {
         copy_strided(values_of(job, row, block.begin), problem->values_stride, out,
@@ -368,7 +389,7 @@ static void complete_block(const struct job *job, const struct row *row,
     }
     if (problem->output == XENT_GRADIENT && block_has(block, row->target)) {
         write_real(values_of(job, row, row->target), problem->dtype,
-                   xent_target_gradient(&row->sums, row->scale));
+                   row->space.scalars->target_gradient[0]);
     }
 }
 
@@ -410,7 +431,7 @@ static void run_rows(void *context, int member, int team) {
                 complete_block(job, last, &work, i);
             }
         }
-        finish_row(job, row, index);
+        finish_row(job, &work, row, index);
         last = has_values(job) ? row : NULL;
     }
     for (size_t i = 0; last && i < job->blocks; i++) {
@@ -451,9 +472,10 @@ static void emit_columns(void *context, int member, int team) {
 }
 
 static void finish_columns(void *context, int member, int team) {
-    (void)member, (void)team;
-    struct columns *columns = context;
-    finish_row(columns->job, &columns->row, columns->index);
+    (void)team;
+    const struct columns *columns = context;
+    const struct workspace work = workspace_of(columns->job, member);
+    finish_row(columns->job, &work, &columns->row, columns->index);
 }
 
 static void run_columns(struct job *job) {
@@ -506,19 +528,6 @@ static enum xent_status check(const struct xent_problem *problem) {
     return good ? XENT_OK : XENT_BAD_PROBLEM;
 }
 
-/* Pairwise, so that the error grows with log(n), and in an order that depends on n alone. */
-static double sum_of(const double *values, size_t n) {
-    enum { FEW = 64 };
-    if (n > FEW) {
-        return sum_of(values, n / 2) + sum_of(values + n / 2, n - n / 2);
-    }
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += values[i];
-    }
-    return sum;
-}
-
 enum xent_status xent_run(struct xent_problem *problem) {
     struct job job = {
         .problem = problem,
@@ -543,6 +552,7 @@ enum xent_status xent_run(struct xent_problem *problem) {
         return status;
     }
     job.kernels = problem->dtype == XENT_F32 ? &kernels->f32 : &kernels->f64;
+    job.finish = &kernels->finish;
     if (job.rows == 0) {
         if (problem->loss_sum) {
             *problem->loss_sum = 0;
@@ -559,7 +569,7 @@ enum xent_status xent_run(struct xent_problem *problem) {
         xent_parallel(job.plan.threads, run_rows, &job);
     }
     if (problem->loss_sum) {
-        *problem->loss_sum = sum_of(problem->loss, job.rows);
+        *problem->loss_sum = job.finish->total(problem->loss, job.rows);
     }
     free(job.memory);
     return XENT_OK;

@@ -1,0 +1,21 @@
+/* Numbers of twice double's precision, as unevaluated sums of two doubles. */
+#ifndef XENT_DOUBLE_DOUBLE_H
+#define XENT_DOUBLE_DOUBLE_H
+
+struct two {
+    double high, low;
+};
+
+/* a + b without an error (Knuth's TwoSum), for finite results. */
+static inline struct two add_exactly(double a, double b) {
+    const double sum = a + b, back = sum - a;
+    return (struct two){sum, (a - (sum - back)) + (b - back)};
+}
+
+static inline struct two add_two(struct two a, struct two b) {
+    struct two sum = add_exactly(a.high, b.high);
+    sum.low += a.low + b.low;
+    return sum;
+}
+
+#endif

@@ -1,0 +1,66 @@
+/* exp of a vector, scaled by a power of two. Included once per dtype after its constants; knows
+ * vectors and nothing else. docs/design.md explains the reference. */
+
+/* What one block's exponentials are relative to. */
+struct V(reference) {
+    V(vec) shift;  /* subtracted from every logit, exactly */
+    V(vec) lowest; /* logits (shifted) below it count as zero */
+    V(vec) round;  /* f32_ROUND plus the exponent field of 1 * 2^headroom / 2^N */
+};
+
+/* The reference of a block whose largest class is m; `sum` gets it as numbers. */
+XENT_INLINE struct V(reference) V(refer_to)(REAL m, struct xent_sum *sum) {
+    const bool finite = m - m == 0;
+    const bool shifted = !finite || m >= V(SHIFT_FROM) || m <= -V(SHIFT_FROM);
+    /* All -inf: any reference will do; +inf: x - m makes the block NaN. */
+    const REAL shift = m == -(REAL)INFINITY || !shifted ? 0 : m;
+    const REAL exponent = shifted ? 0 : (REAL)rint((double)m * (double)V(LOG2_E));
+    const REAL offset = V(BIAS) + V(HEADROOM) - exponent;
+    sum->exponent = (double)exponent;
+    sum->shift = (double)shift;
+    return (struct V(reference)){
+        .shift = V(set1)(shift),
+        .lowest = V(set1)((REAL)(-(double)offset * 0x1.62e42fefa39efp-1)),
+        .round = V(set1)(V(ROUND) + offset),
+    };
+}
+
+/* The argument of an exponential without its powers of two, r - correction, |r| <= ln(2)/2 and a
+ * little more. The two are kept apart, because r is exact and their difference rounds. */
+struct V(reduced) {
+    V(vec) r, correction;
+};
+
+XENT_INLINE struct V(reduced) V(reduce_by)(V(vec) x, V(vec) n) {
+    return (struct V(reduced)){.r = V(fnma)(n, V(set1)(V(LN2_HIGH)), x),
+                               .correction = V(mul)(n, V(set1)(V(LN2_LOW)))};
+}
+
+/* The t of e^(r - correction) = 1 + r + t, so that a sum can have more of the exponential than a
+ * REAL holds. */
+XENT_INLINE V(vec) V(exp_tail)(const struct V(reduced) * x) {
+    const V(vec) r = V(sub)(x->r, x->correction);
+    enum { TERMS = sizeof V(exp_poly) / sizeof(REAL) };
+    V(vec) q = V(set1)(V(exp_poly)[TERMS - 1]);
+#pragma GCC unroll 16
+    for (int k = TERMS - 2; k >= 0; k--) {
+        q = V(fma)(q, r, V(set1)(V(exp_poly)[k]));
+    }
+    return V(fms)(V(mul)(r, r), q, x->correction);
+}
+
+/* exp of x, scaled by the reference, as scale * (1 + r + t): the power of two is exact. */
+struct V(exp) {
+    V(vec) scale, r, t;
+};
+
+XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref, bool shifted) {
+    if (shifted) {
+        x = V(sub)(x, ref->shift);
+    }
+    x = V(max)(ref->lowest, x); /* keeps a NaN */
+    /* The low bits of y are the exponent field of the result, zero at x = lowest. */
+    const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
+    const struct V(reduced) reduced = V(reduce_by)(x, V(sub)(y, ref->round));
+    return (struct V(exp)){V(to_exponent)(y), reduced.r, V(exp_tail)(&reduced)};
+}

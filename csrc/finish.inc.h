@@ -1,0 +1,360 @@
+/* The scalars of rows, in double and eight rows at once: the formulas of Khungurn (2018), in a form
+ * that does not cancel. Included once, after exp.inc.h for double; knows neither the dtype of the
+ * logits, nor strides, nor threads.
+ *
+ * With U = 2^exponent * e^shift, the unit of a row's sums:
+ *
+ *     ratio = others / e_c                    others is the sum over the classes but the target,
+ * and loss = ln(1 + ratio)                    never formed as a difference scale = upstream /
+ * (others + e_c)       q_j * upstream = e_j * scale = upstream * (U / e_c) / (1 + ratio), in units
+ * of 1 / U gradient_c = -others * scale
+ *
+ * `single` tells that the results become float, for which double suffices; else what an operation
+ * loses is carried along. No library's exp or log is called, so that the bits are those of this
+ * source. */
+
+#include "double_double.h"
+#include "log_f64.h"
+
+typedef f64_vec vec;
+
+/* A vector as an unevaluated sum. */
+struct pair {
+    vec high, low;
+};
+
+/* e^x = (value.high + value.low) * 2^exponent, x = exponent * ln 2 + rest. */
+struct scaled {
+    struct pair value;
+    vec exponent, rest;
+};
+
+static const double LN2 = 0x1.62e42fefa39efp-1;
+
+XENT_INLINE vec number(double x) { return f64_set1(x); }
+
+XENT_INLINE double first(vec x) {
+    double lane[f64_LANES];
+    f64_store(lane, x);
+    return lane[0];
+}
+
+XENT_INLINE vec minimum(vec x, vec y) { return f64_less(y, x, y, x); } /* x where either is NaN */
+
+XENT_INLINE vec negative(vec x) { return f64_sub(number(0), x); }
+
+XENT_INLINE vec magnitude(vec x) { return f64_max(negative(x), x); }
+
+XENT_INLINE vec is_number_else(vec x, vec other) {
+    return f64_less(magnitude(x), number(INFINITY), x, other);
+}
+
+/* a - b exactly; low is zero where it is no number. */
+XENT_INLINE struct pair subtract_exactly(vec a, vec b) {
+    const vec high = f64_sub(a, b), back = f64_sub(high, a);
+    const vec low = f64_sub(f64_sub(a, f64_sub(high, back)), f64_add(b, back));
+    return (struct pair){high, is_number_else(low, number(0))};
+}
+
+/* a * b and, unless the results are rounded to float (`single`), what it loses. */
+XENT_INLINE struct pair multiply(struct pair a, struct pair b, bool single) {
+    const vec high = f64_mul(a.high, b.high);
+    if (single) {
+        return (struct pair){high, number(0)};
+    }
+    const vec error = f64_product_error(a.high, b.high, high);
+    return (struct pair){high, f64_fma(a.high, b.low, f64_fma(a.low, b.high, error))};
+}
+
+XENT_INLINE struct pair divide(struct pair a, struct pair b, bool single) {
+    const vec high = f64_div(a.high, b.high);
+    if (single) {
+        return (struct pair){high, number(0)};
+    }
+    const struct pair back = multiply((struct pair){high, number(0)}, b, false);
+    const vec rest = f64_add(f64_sub(f64_sub(a.high, back.high), back.low), a.low);
+    return (struct pair){high, f64_div(rest, b.high)};
+}
+
+/* 2^exponent for integers from -1022 to 1023. */
+XENT_INLINE vec power_of_two(vec exponent) {
+    return f64_to_exponent(f64_add(exponent, number(f64_ROUND + f64_BIAS)));
+}
+
+/* The nearest integer, for |x| < 2^51. */
+XENT_INLINE vec nearest(vec x) { return f64_sub(f64_add(x, number(f64_ROUND)), number(f64_ROUND)); }
+
+/* x * 2^exponent, rounded once for 2^-100 < |x| < 2^100. Beyond +-2000 every such x is 0 or
+ * infinite. */
+XENT_INLINE vec scale_by(vec x, vec exponent) {
+    const vec e = f64_max(number(-2000), minimum(exponent, number(2000)));
+    const vec half = nearest(f64_mul(e, number(0.5)));
+    return f64_mul(f64_mul(x, power_of_two(half)), power_of_two(f64_sub(e, half)));
+}
+
+/* e^(x.high + x.low) for |x| < 2^15. */
+XENT_INLINE struct scaled exp_scaled(struct pair x, bool single) {
+    const vec n = nearest(f64_mul(x.high, number(f64_LOG2_E)));
+    struct f64_reduced reduced = f64_reduce_by(x.high, n);
+    reduced.correction = f64_sub(reduced.correction, x.low);
+    const vec t = f64_exp_tail(&reduced), one = number(1);
+    struct pair value = {f64_add(one, f64_add(reduced.r, t)), number(0)};
+    if (!single) {
+        value.low = f64_add(f64_add(f64_sub(one, value.high), reduced.r), t);
+    }
+    return (struct scaled){value, n, f64_sub(reduced.r, reduced.correction)};
+}
+
+/* ln(1 + x) = of_fraction + exponent * ln 2, and fraction = (1 + x) / 2^exponent; for x > -1. */
+struct logarithm {
+    vec of_fraction, exponent;
+    struct pair fraction;
+};
+
+XENT_INLINE struct logarithm log_one_plus(struct pair x, bool single) {
+    const vec one = number(1), half = number(0.5);
+    const vec u = f64_add(one, x.high);
+    /* What the addition has lost, from the smaller of the two. */
+    vec lost = f64_less(magnitude(x.high), one, f64_sub(x.high, f64_sub(u, one)),
+                        f64_sub(one, f64_sub(u, x.high)));
+    lost = single ? lost : f64_add(lost, x.low);
+    const vec m = f64_mantissa(u), sqrt2 = number(f64_SQRT2);
+    const vec f = f64_less(sqrt2, m, f64_mul(m, half), m);
+    const vec e = f64_add(f64_exponent(u), f64_less(sqrt2, m, one, number(0)));
+
+    /* Where the exponent is zero, x itself is known better than u - 1. */
+    const vec away = magnitude(e);
+    const vec g = f64_less(away, half, x.high, f64_sub(f, one));
+    const vec correction = f64_div(f64_less(away, half, single ? number(0) : x.low, lost), u);
+    const vec s = f64_div(g, f64_add(number(2), g)), z = f64_mul(s, s);
+    enum { TERMS = sizeof f64_log_poly / sizeof f64_log_poly[0] };
+    vec p = number(f64_log_poly[TERMS - 1]);
+#pragma GCC unroll 8
+    for (int k = TERMS - 2; k >= 0; k--) {
+        p = f64_fma(p, z, number(f64_log_poly[k]));
+    }
+    /* 2 s = g - s g = g - (g^2 / 2 - s g^2 / 2): the rounding of s weighs less so. */
+    const vec half_square = f64_mul(f64_mul(half, g), g);
+    const vec tail = f64_fma(s, f64_fma(p, z, half_square), correction);
+    const vec of_fraction = f64_sub(g, f64_sub(half_square, tail));
+    const vec scale = power_of_two(f64_sub(number(0), f64_less(e, number(1000), e, number(1000))));
+    return (struct logarithm){of_fraction, e, {f, f64_mul(lost, scale)}};
+}
+
+/* exponent * ln 2 + shift + rest, of which the large terms may cancel: ln 2 is in two parts, and
+ * the first times the exponent is exact. */
+XENT_INLINE vec in_nats(vec exponent, vec shift, vec rest) {
+    return f64_add(f64_fma(exponent, number(f64_LN2_HIGH), shift),
+                   f64_fma(exponent, number(f64_LN2_LOW), rest));
+}
+
+/* e^x, or about that where x is further out than so many nats. */
+XENT_INLINE struct scaled exp_within(vec least, struct pair x, vec most, bool single) {
+    const vec near = f64_max(least, minimum(x.high, most)); /* keeps a NaN */
+    const vec clamped =
+        f64_less(magnitude(f64_sub(near, x.high)), number(DBL_MIN), x.low, number(0));
+    return exp_scaled((struct pair){near, clamped}, single);
+}
+
+/* The row's scale in units of 1 / U, and its gradient at the target. */
+XENT_INLINE void store_scale(struct xent_rows *rows, size_t i, struct pair others,
+                             struct scaled scale, vec poison, bool single) {
+    f64_store(rows->scale + i, f64_add(scale.value.high, poison));
+    f64_store(rows->scale_low + i, scale.value.low);
+    f64_store(rows->scale_exponent + i, scale.exponent);
+    const struct pair product = multiply(others, scale.value, single);
+    const vec gradient = scale_by(f64_add(product.high, product.low), scale.exponent);
+    f64_store(rows->target_gradient + i, f64_add(negative(gradient), poison));
+}
+
+XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, bool by_lse, bool single) {
+    const struct pair others = {f64_load(rows->others + i), f64_load(rows->others_low + i)};
+    const struct pair upstream = {f64_load(rows->upstream + i), number(0)};
+    const vec unit = f64_load(rows->exponent + i), logit = f64_load(rows->target_logit + i);
+    /* Without others any unit will do: one that the target is not far from. */
+    const vec shift = f64_less(number(0), others.high, f64_load(rows->shift + i),
+                               is_number_else(logit, number(0)));
+
+    /* From `most` on, ratio is so large that 1 + ratio is ratio; before `least` it underflows. */
+    const struct pair distance = subtract_exactly(shift, logit);
+    const vec zero = f64_mul(unit, number(-LN2));
+    const vec least = f64_add(zero, number(-1000)), most = f64_add(zero, number(600));
+    struct scaled inverse = exp_within(least, distance, most, single); /* e^shift / e_c */
+    /* A power of two there, so that the target does not round what does not depend on it. */
+    const vec far = f64_less(most, distance.high, number(1), number(0));
+    inverse.value.high = f64_less(number(0), far, number(1), inverse.value.high);
+    inverse.value.low = f64_less(number(0), far, number(0), inverse.value.low);
+    inverse.rest = f64_less(number(0), far, number(0), inverse.rest);
+
+    /* A row of nothing but -inf, and a target of +inf, are made NaN; others are NaN already. */
+    const vec infinite = f64_mul(number(0), f64_max(logit, number(0)));
+    const vec empty = f64_less(logit, number(-DBL_MAX), number(NAN), infinite);
+    const vec exponent = f64_add(unit, inverse.exponent);
+    struct pair ratio = multiply(others, inverse.value, single);
+    ratio.high =
+        f64_add(scale_by(ratio.high, exponent), f64_less(number(0), others.high, infinite, empty));
+    ratio.low = single ? number(0) : scale_by(ratio.low, exponent);
+    const struct logarithm log = log_one_plus(ratio, single);
+    const vec poison = f64_sub(ratio.high, ratio.high); /* NaN where ratio is, else zero */
+
+    /* The integers first, for they may cancel. */
+    const vec powers = f64_sub(log.exponent, inverse.exponent);
+    const vec rest = f64_sub(log.of_fraction, inverse.rest);
+    const vec lse = f64_less(distance.high, least, logit, in_nats(powers, shift, rest));
+    const vec loss = f64_less(number(0), far, in_nats(powers, distance.high, rest),
+                              in_nats(log.exponent, number(0), log.of_fraction));
+    f64_store(rows->lse + i, f64_add(lse, poison));
+    f64_store(rows->loss + i, f64_add(loss, poison));
+
+    struct scaled scale;
+    if (by_lse) {
+        const vec huge = number(40000); /* beyond it everything is 0 or infinite */
+        const struct pair x = subtract_exactly(shift, f64_load(rows->lse_in + i));
+        scale = exp_within(negative(huge), x, huge, single);
+        scale.value = multiply(upstream, scale.value, single);
+        scale.exponent = f64_add(scale.exponent, unit);
+    } else {
+        scale.value = divide(multiply(upstream, inverse.value, single), log.fraction, single);
+        scale.exponent = f64_sub(exponent, log.exponent);
+    }
+    store_scale(rows, i, others, scale, poison, single);
+}
+
+static void finish(struct xent_rows *rows, size_t count, bool by_lse, bool single) {
+    for (size_t i = 0; i < count; i += f64_LANES) {
+        /* Inlined with its constants. */
+        if (by_lse) {
+            single ? finish_vector(rows, i, true, true) : finish_vector(rows, i, true, false);
+        } else {
+            single ? finish_vector(rows, i, false, true) : finish_vector(rows, i, false, false);
+        }
+    }
+}
+
+/* ln of a sum near one: what it exceeds one by is known exactly. */
+static double log_near_one(struct two sum) {
+    const struct two excess = add_exactly(sum.high, -1);
+    const struct pair x = {number(excess.high), number(excess.low + sum.low)};
+    const struct logarithm log = log_one_plus(x, false);
+    return first(in_nats(log.exponent, number(0), log.of_fraction));
+}
+
+/* ---- What exponentials are multiplied by -------------------------------------------------------
+ */
+
+/* (value * 2^exponent) as a factor.
+ *
+ * Away from the ends of the exponents, `high` and `low` are normal numbers, and what `low` adds to
+ * a result is lost only where it is less than half a unit of a subnormal. Else `high` is in [1, 2),
+ * so that its product with the smallest exponential is normal, and the rest of the exponent goes to
+ * `post` as far as that is a normal number of its own. */
+XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
+                               struct xent_factors *factors, size_t i) {
+    const double smallest = single ? FLT_MIN_EXP - 1 : DBL_MIN_EXP - 1;
+    const double largest = single ? FLT_MAX_EXP - 1 : DBL_MAX_EXP - 1;
+    const double digits = single ? FLT_MANT_DIG : DBL_MANT_DIG;
+    const vec own =
+        f64_less(number(0), magnitude(value.high), f64_exponent(value.high), negative(exponent));
+    const vec total = f64_add(own, exponent);
+    const vec clamped = f64_max(number(smallest), minimum(total, number(largest)));
+    const vec post = f64_less(magnitude(total), number(largest - digits), number(0), clamped);
+    f64_store(factors->high + i, scale_by(value.high, f64_sub(exponent, post)));
+    f64_store(factors->low + i, scale_by(value.low, f64_sub(exponent, post)));
+    f64_store(factors->post + i, power_of_two(post));
+}
+
+/* Splits what is more than a float holds. */
+XENT_INLINE void split_factors(struct xent_factors *factors, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const double both = factors->high[i];
+        factors->high[i] = (double)(float)both;
+        factors->low[i] = both - both == 0 ? both - factors->high[i] : 0;
+    }
+}
+
+static struct xent_factor factor(const struct xent_rows *rows, size_t row,
+                                 const struct xent_sum *block, bool single) {
+    struct xent_factors factors;
+    struct pair x = subtract_exactly(number(block->shift), number(rows->shift[row]));
+    x.high = f64_max(number(-2000), x.high);
+    const struct scaled e = exp_scaled(x, single);
+    const struct pair scale = {number(rows->scale[row]), number(rows->scale_low[row])};
+    const double headroom = single ? f32_HEADROOM : f64_HEADROOM;
+    const double exponent = rows->scale_exponent[row] - rows->exponent[row] + block->exponent;
+    factor_vector(multiply(scale, e.value, single),
+                  f64_add(number(exponent - headroom), e.exponent), single, &factors, 0);
+    if (single) {
+        split_factors(&factors, 1);
+    }
+    return (struct xent_factor){factors.high[0], factors.low[0], factors.post[0]};
+}
+
+/* ---- Sums --------------------------------------------------------------------------------------
+ */
+
+XENT_INLINE double ln_size(const struct xent_sum *s) {
+    return (s->exponent + first(f64_exponent(number(s->sum)))) * LN2 + s->shift;
+}
+
+/* The sum in other units. */
+XENT_INLINE struct two in_units(const struct xent_sum *s, double exponent, double shift) {
+    struct pair value = {number(s->sum), number(s->low)};
+    vec by = number(s->exponent - exponent);
+    if (s->shift != shift) {
+        struct pair x = subtract_exactly(number(s->shift), number(shift));
+        x.high = f64_max(number(-2000), x.high);
+        const struct scaled e = exp_scaled(x, false);
+        value = multiply(value, e.value, false);
+        by = f64_add(by, e.exponent);
+    }
+    return (struct two){first(scale_by(value.high, by)), first(scale_by(value.low, by))};
+}
+
+static struct xent_sum merge(const struct xent_sum *blocks, size_t count) {
+    struct xent_sum row = blocks[0];
+    if (count == 1) {
+        return row;
+    }
+    double size = -INFINITY;
+    for (size_t i = 0; i < count; i++) {
+        if (blocks[i].sum > 0 && ln_size(&blocks[i]) > size) {
+            size = ln_size(&blocks[i]);
+            row = blocks[i];
+        }
+    }
+    struct two sum = {0, 0};
+    for (size_t i = 0; i < count; i++) {
+        if (blocks[i].sum != 0) {
+            sum = add_two(sum, in_units(&blocks[i], row.exponent, row.shift));
+        }
+    }
+    row.sum = sum.high + sum.low;
+    row.low = (sum.high - row.sum) + sum.low;
+    return row;
+}
+
+/* Each lane adds every eighth number and carries the rounding errors; the order depends on n alone.
+ */
+static double total(const double *values, size_t n) {
+    vec high = number(0), low = number(0);
+    size_t i = 0;
+    for (; i + f64_LANES <= n; i += f64_LANES) {
+        const vec x = f64_load(values + i), sum = f64_add(high, x), back = f64_sub(sum, high);
+        low = f64_add(low, f64_add(f64_sub(high, f64_sub(sum, back)), f64_sub(x, back)));
+        high = sum;
+    }
+    double highs[f64_LANES], lows[f64_LANES];
+    f64_store(highs, high);
+    f64_store(lows, low);
+    struct two sum = {0, 0};
+    double plain = 0; /* what an infinity leaves of the sum with errors is NaN */
+    for (size_t k = 0; k < f64_LANES; k++) {
+        sum = add_two(sum, (struct two){highs[k], lows[k]});
+        plain += highs[k];
+    }
+    for (; i < n; i++) {
+        sum = add_two(sum, (struct two){values[i], 0});
+        plain += values[i];
+    }
+    return plain - plain == 0 ? sum.high + sum.low : plain;
+}

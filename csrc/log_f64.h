@@ -1,0 +1,13 @@
+/* The constants of log for double. With f in [1/sqrt(2), sqrt(2)) and s = (f - 1) / (f + 1),
+ * ln f = 2 s + s^3 p(s^2), where p is the minimax polynomial for the relative error of ln f, which
+ * is 2^-57.5. */
+#ifndef XENT_LOG_F64_H
+#define XENT_LOG_F64_H
+
+static const double f64_log_poly[] = {
+    0x1.5555555555558p-1, 0x1.999999999506bp-2, 0x1.2492492e34728p-2, 0x1.c71c629297dc8p-3,
+    0x1.7462cba1f1df6p-3, 0x1.39fb767549a5fp-3, 0x1.2b7b9984cbef7p-3};
+
+static const double f64_SQRT2 = 0x1.6a09e667f3bcdp+0;
+
+#endif
