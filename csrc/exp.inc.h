@@ -36,8 +36,7 @@ XENT_INLINE struct V(reduced) V(reduce_by)(V(vec) x, V(vec) n) {
                                .correction = V(mul)(n, V(set1)(V(LN2_LOW)))};
 }
 
-/* The t of e^(r - correction) = 1 + r + t, so that a sum can have more of the exponential than a
- * REAL holds. */
+/* The t of e^(r - correction) = 1 + r + t. */
 XENT_INLINE V(vec) V(exp_tail)(const struct V(reduced) * x) {
     const V(vec) r = V(sub)(x->r, x->correction);
     enum { TERMS = sizeof V(exp_poly) / sizeof(REAL) };
@@ -49,9 +48,10 @@ XENT_INLINE V(vec) V(exp_tail)(const struct V(reduced) * x) {
     return V(fms)(V(mul)(r, r), q, x->correction);
 }
 
-/* exp of x, scaled by the reference, as scale * (1 + r + t): the power of two is exact. */
+/* exp of x, scaled by the reference, as scale * (1 + p): the power of two is exact and p is small,
+ * so that the sum can have more of the exponential than a REAL holds. */
 struct V(exp) {
-    V(vec) scale, r, t;
+    V(vec) scale, p;
 };
 
 XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref, bool shifted) {
@@ -62,5 +62,5 @@ XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref
     /* The low bits of y are the exponent field of the result, zero at x = lowest. */
     const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
     const struct V(reduced) reduced = V(reduce_by)(x, V(sub)(y, ref->round));
-    return (struct V(exp)){V(to_exponent)(y), reduced.r, V(exp_tail)(&reduced)};
+    return (struct V(exp)){V(to_exponent)(y), V(add)(reduced.r, V(exp_tail)(&reduced))};
 }

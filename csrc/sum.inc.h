@@ -11,11 +11,10 @@ struct V(sum) {
 XENT_INLINE V(vec)
     V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref, bool shifted) {
     const struct V(exp) e = V(exp_parts)(x, ref, shifted);
-    const V(vec) term = V(fma)(V(add)(e.r, e.t), e.scale, e.scale);
+    const V(vec) term = V(fma)(e.p, e.scale, e.scale);
     const V(vec) high = V(add)(sum->high, term);
     const V(vec) added = V(sub)(high, sum->high);
-    const V(vec) rest = V(fma)(e.r, e.scale, V(sub)(e.scale, added));
-    sum->low = V(add)(sum->low, V(fma)(e.t, e.scale, rest));
+    sum->low = V(add)(sum->low, V(fma)(e.p, e.scale, V(sub)(e.scale, added)));
     sum->high = high;
     return term;
 }
