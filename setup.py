@@ -33,7 +33,7 @@ MACHINE_ISAS = {
 }
 ISAS = MACHINE_ISAS.get(platform.machine().lower(), ["scalar"])
 
-COMMON_SOURCES = ["dispatch.c", "parallel.c", "plan.c", "xent.c"]
+COMMON_SOURCES = ["by_lanes.c", "by_rows.c", "dispatch.c", "finish.c", "job.c", "parallel.c", "plan.c", "xent.c"]
 
 OPENMP_PROBE = """
 #include <omp.h>

@@ -3,6 +3,8 @@
 #ifndef XENT_EXP_F32_H
 #define XENT_EXP_F32_H
 
+#include <float.h>
+
 static const float f32_exp_poly[] = {0x1.fffffcp-2f, 0x1.55548ap-3f, 0x1.555912p-5f, 0x1.123ef8p-7f,
                                      0x1.6a1bc8p-10f};
 
@@ -10,6 +12,7 @@ static const float f32_LOG2_E = 0x1.715476p+0f;
 /* ln 2 in two parts: the first has 13 bits, so that n times it is exact for |n| < 2^11. */
 static const float f32_LN2_HIGH = 0x1.62ep-1f, f32_LN2_LOW = 0x1.0bfbe8p-15f;
 
+static const float f32_LARGEST = FLT_MAX;
 static const float f32_ROUND = 0x1.8p23f; /* adding it leaves an integer in the low bits */
 enum { f32_BIAS = 127 };
 /* Exponentials are kept 2^64 times too large, so that they underflow 2^64 later. */

@@ -3,6 +3,8 @@
 #ifndef XENT_EXP_F64_H
 #define XENT_EXP_F64_H
 
+#include <float.h>
+
 static const double f64_exp_poly[] = {
     0x1.000000000000ap-1,  0x1.55555555554f2p-3,  0x1.5555555550328p-5,  0x1.1111111129574p-7,
     0x1.6c16c185691ebp-10, 0x1.a01a012428be5p-13, 0x1.a019967ecfb1ap-16, 0x1.71df2d83a732ep-19,
@@ -12,6 +14,7 @@ static const double f64_LOG2_E = 0x1.71547652b82fep+0;
 /* ln 2 in two parts: the first has 37 bits, so that n times it is exact for |n| < 2^16. */
 static const double f64_LN2_HIGH = 0x1.62e42fefap-1, f64_LN2_LOW = 0x1.cf79abc9e3b3ap-40;
 
+static const double f64_LARGEST = DBL_MAX;
 static const double f64_ROUND = 0x1.8p52; /* adding it leaves an integer in the low bits */
 enum { f64_BIAS = 1023 };
 /* Exponentials are kept 2^256 times too large, so that they underflow 2^256 later. */

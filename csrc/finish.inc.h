@@ -289,6 +289,19 @@ static struct xent_factor factor(const struct xent_rows *rows, size_t row,
     return (struct xent_factor){factors.high[0], factors.low[0], factors.post[0]};
 }
 
+static void factors(const struct xent_rows *rows, size_t count, bool single,
+                    struct xent_factors *factors) {
+    const vec headroom = number(single ? f32_HEADROOM : f64_HEADROOM);
+    for (size_t i = 0; i < count; i += f64_LANES) {
+        const struct pair scale = {f64_load(rows->scale + i), f64_load(rows->scale_low + i)};
+        const vec exponent = f64_sub(f64_load(rows->scale_exponent + i), headroom);
+        factor_vector(scale, exponent, single, factors, i);
+    }
+    if (single) {
+        split_factors(factors, count);
+    }
+}
+
 /* ---- Sums --------------------------------------------------------------------------------------
  */
 

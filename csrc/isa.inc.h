@@ -15,12 +15,15 @@
 
 #define REAL double
 #define V(name) JOIN(f64, name)
-/* clang-format off: each builds on the ones before */
+/* Each builds on the ones before. */
+/* clang-format off */
 #include "exp.inc.h"
 #include "finish.inc.h"
 #include "precise.inc.h"
 #include "sum.inc.h"
+#include "factor.inc.h"
 #include "rows.inc.h"
+#include "lanes.inc.h"
 /* clang-format on */
 #undef REAL
 #undef V
@@ -31,7 +34,9 @@
 #include "exp.inc.h"
 #include "precise.inc.h"
 #include "sum.inc.h"
+#include "factor.inc.h"
 #include "rows.inc.h"
+#include "lanes.inc.h"
 /* clang-format on */
 #undef REAL
 #undef V

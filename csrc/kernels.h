@@ -19,8 +19,12 @@ struct xent_sum {
     double shift;    /* zero unless the logits are large, see docs/design.md */
 };
 
-/* Rows that are finished together at the most. */
+/* Rows that are finished together at the most: those of a tile, 64 bytes of REALs. */
 enum { XENT_ROWS = 16 };
+
+/* The most classes that a tile holds: 8 KiB of f32. From about so many on a row by itself fills the
+ * vectors. A row's bits depend on it. */
+enum { XENT_TILE_CLASSES = 128, XENT_TILE_ROW = 64 };
 
 /* The scalars of rows, lane by lane. */
 struct xent_rows {
@@ -71,7 +75,20 @@ struct xent_aside {
     /* out = (x - high) - low; out may be the logits. */                                           \
     /* Adds e^x over the block to `sum`, in twice double's precision; for x below about 1. */      \
     KERNEL(sum_precisely, void, (const void *logits, size_t n, struct two *sum))                   \
-    KERNEL(emit_shifted, void, (const void *logits, size_t n, double high, double low, void *out))
+    KERNEL(emit_shifted, void, (const void *logits, size_t n, double high, double low, void *out)) \
+    /* From here on rows lie side by side in a tile, one in each lane of a vector, class after     \
+     * class; strides are in bytes. Lanes without a row hold numbers that do not matter. */        \
+    KERNEL(lanes_load, void,                                                                       \
+           (const char *logits, ptrdiff_t row_stride, ptrdiff_t class_stride, size_t rows,         \
+            size_t classes, void *tile))                                                           \
+    /* The sums over all classes of the tile; the terms take the logits' place if `keep`. */       \
+    KERNEL(lanes_reduce, void, (void *tile, size_t classes, bool keep, struct xent_rows *rows))    \
+    KERNEL(lanes_emit, void, (void *tile, size_t classes, const struct xent_factors *factors))     \
+    KERNEL(lanes_emit_shifted, void,                                                               \
+           (void *tile, size_t classes, const double *high, const double *low))                    \
+    KERNEL(lanes_store, void,                                                                      \
+           (const void *tile, char *values, ptrdiff_t row_stride, ptrdiff_t class_stride,          \
+            size_t rows, size_t classes, bool stream))
 
 /* What follows from the sums, whatever the dtype of the logits. */
 #define XENT_FINISH_KERNELS(KERNEL)                                                                \
@@ -85,6 +102,10 @@ struct xent_aside {
     /* What a block's terms are multiplied by. */                                                  \
     KERNEL(factor, struct xent_factor,                                                             \
            (const struct xent_rows *rows, size_t row, const struct xent_sum *block, bool single))  \
+    /* The same of so many rows' own sums. */                                                      \
+    KERNEL(                                                                                        \
+        factors, void,                                                                             \
+        (const struct xent_rows *rows, size_t count, bool single, struct xent_factors *factors))   \
     /* The sum of n numbers, in a fixed order. */                                                  \
     KERNEL(total, double, (const double *values, size_t n))
 

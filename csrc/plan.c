@@ -29,11 +29,14 @@ struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     team = by_columns ? sharing_columns : team < rows ? team : rows;
 
     const size_t itemsize = problem->dtype == XENT_F32 ? sizeof(float) : sizeof(double);
-    const bool contiguous = problem->values_stride == (ptrdiff_t)itemsize;
     const bool in_place = problem->values.data == problem->logits.data; /* the lines are there */
+    const bool few_classes = problem->classes <= XENT_TILE_CLASSES;
+    /* A tile's columns can be streamed as well. */
+    const bool contiguous = few_classes || problem->values_stride == (ptrdiff_t)itemsize;
+    const enum xent_regime by_blocks = by_columns ? XENT_BY_COLUMNS : XENT_BY_ROWS;
     return (struct xent_plan){
+        .regime = few_classes ? XENT_BY_LANES : by_blocks,
         .threads = team > 1 ? (int)team : 1,
-        .by_columns = by_columns,
         .stream = contiguous && !in_place && logits * (double)itemsize >= STREAM_FROM,
     };
 }

@@ -1,14 +1,20 @@
-/* How a problem is divided: the one place that chooses. A row's bits never depend on it. */
+/* How a problem is divided: the one place that chooses. A row's bits depend on the
+ * regime, and so on the number of classes, and on nothing else here. */
 #ifndef XENT_PLAN_H
 #define XENT_PLAN_H
 
 #include "xent.h"
 
+enum xent_regime {
+    XENT_BY_LANES,  /* threads share rows, which lie side by side in vectors */
+    XENT_BY_ROWS,   /* threads share rows, which come one after the other */
+    XENT_BY_COLUMNS /* threads share the blocks of one row, then of the next */
+};
+
 struct xent_plan {
+    enum xent_regime regime;
     int threads;
-    bool stream;     /* write values past the caches */
-    bool by_columns; /* threads share the blocks of one row, then of the next; else they share rows
-                      */
+    bool stream; /* write values past the caches */
 };
 
 struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows);

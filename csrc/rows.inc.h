@@ -76,27 +76,6 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
  * store that waits for its line behind loads from memory halves the speed. */
 enum { V(AHEAD) = 16384 / sizeof(REAL) };
 
-/* exps * (high + low), the second product rounded but negligibly. */
-struct V(factor) {
-    V(vec) high, low;
-};
-
-XENT_INLINE struct V(factor) V(factor_of)(const struct xent_factor *factor) {
-    return (struct V(factor)){V(set1)((REAL)factor->high), V(set1)((REAL)factor->low)};
-}
-
-XENT_INLINE V(vec) V(times)(V(vec) e, const struct V(factor) * factor) {
-    return V(fma)(e, factor->high, V(mul)(e, factor->low));
-}
-
-XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
-    if (stream) {
-        V(stream)(out, x);
-    } else {
-        V(store)(out, x);
-    }
-}
-
 /* n terms from `begin` on; where they are streamed, the first of them is aligned. */
 XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin, size_t n,
                               bool stream) {

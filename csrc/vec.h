@@ -7,6 +7,7 @@
  *   fma(x, y, z)     x * y + z, rounded once where the instruction set can
  *   fms(x, y, z)     x * y - z, likewise
  *   fnma(x, y, z)    z - x * y, likewise
+ *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE; strides in bytes
  *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
  *   less(a, b, x, y) x in the lanes where a < b, else y
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
@@ -16,12 +17,14 @@
 #ifndef XENT_VEC_H
 #define XENT_VEC_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #define XENT_INLINE static inline __attribute__((always_inline))
 
 enum { f32_LANES = 16, f64_LANES = 8 };
+enum { f32_SQUARE = 8, f64_SQUARE = 4 };
 
 /* Fields of the representations: the bits below the exponent, and what makes an integer in the low
  * bits that number plus a constant (2^23, 2^52), and that constant plus the exponent's bias. */
@@ -31,6 +34,18 @@ static const float f32_INTEGER_BIAS = 0x1p23f + 127;
 static const uint64_t f64_BELOW_EXPONENT = 0x800fffffffffffff, f64_ONE = 0x3ff0000000000000;
 static const uint64_t f64_FIELD = 0x7ff, f64_INTEGER = 0x4330000000000000;
 static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
+
+/* transpose for instruction sets without one of their own. */
+#define XENT_DEFINE_TRANSPOSE(prefix, real)                                                        \
+    XENT_INLINE void prefix##_transpose(const char *from, ptrdiff_t from_stride, char *to,         \
+                                        ptrdiff_t to_stride) {                                     \
+        for (ptrdiff_t i = 0; i < prefix##_SQUARE; i++) {                                          \
+            for (ptrdiff_t j = 0; j < prefix##_SQUARE; j++) {                                      \
+                memcpy(to + j * to_stride + i * (ptrdiff_t)sizeof(real),                           \
+                       from + i * from_stride + j * (ptrdiff_t)sizeof(real), sizeof(real));        \
+            }                                                                                      \
+        }                                                                                          \
+    }
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "vec.h"
+#include "vec_transpose_avx.h"
 
 XENT_INLINE __m256i set1_epi32(uint32_t x) { return _mm256_set1_epi32((int32_t)x); }
 XENT_INLINE __m256i set1_epi64(uint64_t x) { return _mm256_set1_epi64x((int64_t)x); }

@@ -79,4 +79,7 @@ XENT_DEFINE(f64x2, double, float64x2_t, f64, u64, 52, f64)
 #include "vec_pair.inc.h"
 #undef REAL
 
+XENT_DEFINE_TRANSPOSE(f32, float)
+XENT_DEFINE_TRANSPOSE(f64, double)
+
 #endif

@@ -81,4 +81,7 @@ XENT_DEFINE(f64x2, double, uint64_t, 52, 0x1p27 + 1, f64)
 #include "vec_pair.inc.h"
 #undef REAL
 
+XENT_DEFINE_TRANSPOSE(f32, float)
+XENT_DEFINE_TRANSPOSE(f64, double)
+
 #endif

@@ -129,7 +129,7 @@ def test_errors_are_those_of_the_dtype(tmp_path, option, dtype):
     eps = np.finfo(dtype).eps
     for m in content["measurements"]:
         errors = m["xent"]["max_error"]
-        assert 0 < errors["loss"] < 4 * eps
+        assert 0 <= errors["loss"] < 4 * eps  # the oracle may have the same bits
         assert (errors["grad"] is None) == (m["operation"] == "forward")
         if errors["grad"] is not None:
             assert eps / 100 < errors["grad"] < 4 * eps

@@ -1,0 +1,346 @@
+/* Rows one after the other, each in blocks of contiguous classes. Knows neither the instruction set
+ * nor how threads are made. */
+#include "finish.h"
+#include "parallel.h"
+#include "regimes.h"
+
+#include <math.h>
+#include <stdatomic.h>
+
+struct block {
+    size_t begin, size; /* in classes */
+};
+
+static size_t count_blocks(const struct xent_job *job) {
+    return (job->problem->classes + XENT_BLOCK - 1) / XENT_BLOCK;
+}
+
+static struct block block_at(const struct xent_job *job, size_t index) {
+    const size_t begin = index * XENT_BLOCK, left = job->problem->classes - begin;
+    return (struct block){begin, left < XENT_BLOCK ? left : XENT_BLOCK};
+}
+
+/* ---- One thread's own memory ----------------------------------------------------------------- */
+
+/* What is kept of a row between reduce and emit. */
+struct row_space {
+    struct xent_rows *scalars; /* of which this row is the first */
+    struct xent_sum *sums;     /* of every block */
+    char *exps; /* of every class, see place_exps; NULL where nothing is emitted from them */
+};
+
+/* Two rows, because one is emitted while the next is reduced. */
+struct workspace {
+    struct row_space rows[2];
+    char *load, *store; /* one block each; not used where logits or values are contiguous */
+};
+
+enum { PAGE = 4096 };
+
+/* The sizes of the parts of a workspace. */
+struct layout {
+    size_t scalars, sums, exps, load, store;
+};
+
+static struct layout layout_of(const struct xent_job *job) {
+    const struct xent_problem *problem = job->problem;
+    const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
+    const bool gathers = !xent_is_contiguous(job, problem->logits_stride);
+    const bool scatters = xent_has(job, VALUES) && !xent_is_contiguous(job, problem->values_stride);
+    const size_t block = xent_whole_lines(XENT_BLOCK * job->itemsize);
+    return (struct layout){
+        .scalars = xent_whole_lines(sizeof(struct xent_rows)),
+        .sums = xent_whole_lines(count_blocks(job) * sizeof(struct xent_sum)),
+        .exps = from_exps ? xent_whole_lines(problem->classes * job->itemsize) + PAGE : 0,
+        .load = gathers ? block : 0,
+        .store = scatters ? block : 0,
+    };
+}
+
+size_t xent_rows_workspace(const struct xent_job *job) {
+    const struct layout size = layout_of(job);
+    return 2 * (size.scalars + size.sums + size.exps) + size.load + size.store;
+}
+
+static struct workspace workspace_of(const struct xent_job *job, int member) {
+    const struct layout size = layout_of(job);
+    struct workspace work;
+    char *p = xent_workspace(job, member);
+    for (int i = 0; i < 2; i++) {
+        work.rows[i].scalars = (struct xent_rows *)(void *)p;
+        p += size.scalars;
+        work.rows[i].sums = (struct xent_sum *)(void *)p;
+        p += size.sums;
+        work.rows[i].exps = size.exps ? p : NULL;
+        p += size.exps;
+    }
+    work.load = p;
+    work.store = p + size.load;
+    return work;
+}
+
+/* A load that shares its low address bits with a store just before it waits for that store. So the
+ * exponentials are moved away from the logits, modulo a page: by a quarter of it in one row and by
+ * three in the next, which is reduced while the first is emitted. */
+static struct row_space place_exps(struct row_space space, const char *logits, size_t row_index) {
+    if (space.exps) {
+        const uintptr_t wanted = (uintptr_t)logits + (row_index % 2 * 2 + 1) * (PAGE / 4);
+        space.exps += (wanted - (uintptr_t)space.exps) % PAGE / XENT_CACHE_LINE * XENT_CACHE_LINE;
+    }
+    return space;
+}
+
+/* ---- load -> reduce -> finish -> emit ----------------------------------------------------------
+ */
+
+/* A row on its way through the pipeline. */
+struct row {
+    struct xent_place at;
+    struct row_space space;
+    size_t target; /* the class that is kept out of the sum of the others; XENT_NO_CLASS: none */
+};
+
+/* The first of the largest logits; XENT_NO_CLASS if all are NaN. */
+static size_t largest_of(const struct xent_job *job, const struct xent_place *at, char *buffer) {
+    double largest = -INFINITY;
+    for (size_t i = 0; i < count_blocks(job); i++) {
+        const struct block block = block_at(job, i);
+        const void *x = xent_load(job, at, block.begin, block.size, buffer);
+        const double m = job->kernels->largest(x, block.size, XENT_NO_CLASS);
+        largest = m > largest ? m : largest;
+    }
+    for (size_t class = 0; class < job->problem->classes; class++) {
+        if (xent_logit(job, at, class) == largest) {
+            return class;
+        }
+    }
+    return XENT_NO_CLASS;
+}
+
+static struct row begin_row(const struct xent_job *job, const struct xent_place *at,
+                            const struct workspace *work, size_t index) {
+    struct row row = {.at = *at, .target = XENT_NO_CLASS};
+    row.space = place_exps(work->rows[index % 2], xent_address(job, LOGITS, at), index);
+    if (xent_has(job, TARGET)) {
+        row.target =
+            (size_t)xent_read_class(xent_address(job, TARGET, at), job->problem->target_type);
+    } else if (job->problem->output == XENT_LOG_SOFTMAX) {
+        row.target = largest_of(job, at, work->load);
+    }
+    return row;
+}
+
+static bool block_has(struct block block, size_t class) {
+    return class - block.begin < block.size; /* the difference wraps where class is before */
+}
+
+/* The block that is reduced after this one, if its largest class can be found on the way: the next
+ * of the row, or the first of the next row, which may be NULL. */
+static const void *block_ahead(const struct xent_job *job, const struct row *row, size_t index,
+                               const struct xent_place *next_row) {
+    const size_t next = index + 1 < count_blocks(job) ? index + 1 : 0;
+    const struct xent_place *at = next > 0 ? &row->at : next_row;
+    if (!at || !xent_is_contiguous(job, job->problem->logits_stride) ||
+        block_at(job, next).size != block_at(job, index).size) {
+        return NULL;
+    }
+    return xent_load(job, at, block_at(job, next).begin, 0, NULL);
+}
+
+/* The largest class of a block, found while the block before was reduced. It counts unless it may
+ * be the target, which is not among the classes of the sum. */
+struct found {
+    bool known;
+    double max;
+};
+
+static double largest_of_block(const struct xent_job *job, const struct row *row, const void *x,
+                               struct block block, size_t skip, struct found found) {
+    if (found.known &&
+        (skip == XENT_NO_CLASS || xent_logit(job, &row->at, row->target) < found.max)) {
+        return found.max;
+    }
+    return job->kernels->largest(x, block.size, skip);
+}
+
+static struct found reduce_block(const struct xent_job *job, const struct row *row, char *buffer,
+                                 size_t index, struct found found, struct xent_aside aside) {
+    const struct block block = block_at(job, index);
+    const void *x = xent_load(job, &row->at, block.begin, block.size, buffer);
+    const size_t skip = block_has(block, row->target) ? row->target - block.begin : XENT_NO_CLASS;
+    const double max = largest_of_block(job, row, x, block, skip, found);
+    aside.exps = row->space.exps ? row->space.exps + block.begin * job->itemsize : NULL;
+    row->space.sums[index] = job->kernels->reduce(x, block.size, skip, max, &aside);
+    return (struct found){aside.ahead != NULL, aside.ahead_max};
+}
+
+/* Merges the row's blocks into a lane of the scalars, ready to be finished. */
+static void merge_row(const struct xent_job *job, const struct row *row, struct xent_rows *scalars,
+                      size_t lane) {
+    const struct xent_sum sum = job->finish->merge(row->space.sums, count_blocks(job));
+    scalars->others[lane] = sum.sum;
+    scalars->others_low[lane] = sum.low;
+    scalars->exponent[lane] = sum.exponent;
+    scalars->shift[lane] = sum.shift;
+    xent_take_row(job, &row->at, row->target, scalars, lane);
+}
+
+static char *values_of(const struct xent_job *job, const struct row *row, size_t class) {
+    return xent_address(job, VALUES, &row->at) + (ptrdiff_t)class * job->problem->values_stride;
+}
+
+/* Where a block's values go first: to their place, or to a buffer if that is strided. */
+static void *store_to(const struct xent_job *job, const struct row *row, char *buffer,
+                      struct block block) {
+    const bool direct = xent_is_contiguous(job, job->problem->values_stride);
+    return direct ? values_of(job, row, block.begin) : buffer;
+}
+
+/* A block of upstream * softmax; nothing for log_softmax. */
+static struct xent_emission emission_of(const struct xent_job *job, const struct row *row,
+                                        const struct workspace *work, size_t index) {
+    if (!row->space.exps) {
+        return (struct xent_emission){.exps = NULL};
+    }
+    const struct block block = block_at(job, index);
+    return (struct xent_emission){
+        .exps = row->space.exps + block.begin * job->itemsize,
+        .out = store_to(job, row, work->store, block),
+        .factor = job->finish->factor(row->space.scalars, 0, &row->space.sums[index], job->single),
+        .stream = job->plan.stream,
+    };
+}
+
+/* What is left of a block once its emission is done.
+ * log q_j = (x_j - x_m) - loss_m with x_m the largest: both are negative, so nothing cancels. */
+static void complete_block(const struct xent_job *job, const struct row *row,
+                           const struct workspace *work, size_t index) {
+    const struct xent_problem *problem = job->problem;
+    const struct block block = block_at(job, index);
+    void *const out = store_to(job, row, work->store, block);
+    if (problem->output == XENT_LOG_SOFTMAX) {
+        const void *x = xent_load(job, &row->at, block.begin, block.size, work->load);
+        job->kernels->emit_shifted(x, block.size, row->space.scalars->target_logit[0],
+                                   row->space.scalars->loss[0], out);
+    }
+    if (out == work->store) {
+        xent_store(job, &row->at, block.begin, block.size, out);
+    }
+    if (problem->output == XENT_GRADIENT && block_has(block, row->target)) {
+        xent_write_value(job, values_of(job, row, row->target),
+                         row->space.scalars->target_gradient[0]);
+    }
+}
+
+static void emit_block(const struct xent_job *job, const struct row *row,
+                       const struct workspace *work, size_t index) {
+    const struct xent_emission emission = emission_of(job, row, work, index);
+    if (emission.exps) {
+        job->kernels->emit(&emission, block_at(job, index).size);
+    }
+    complete_block(job, row, work, index);
+}
+
+/* ---- Teams -------------------------------------------------------------------------------------
+ */
+
+/* A row is emitted while the next one is reduced, block by block, so that the memory writes the one
+ * while it reads the other. */
+static void run_rows(void *context, int member, int team) {
+    const struct xent_job *job = context;
+    const struct workspace work = workspace_of(job, member);
+    const struct xent_range range = xent_share(job->rows, member, team);
+    struct xent_cursor at = xent_at_row(job, range.begin);
+    struct row rows[2];
+    const struct row *last = NULL; /* reduced and finished, not yet emitted */
+    struct xent_rows *const batch = work.rows[0].scalars;
+    size_t merged = 0; /* rows in the batch: where nothing is emitted, many are finished at once */
+    struct found found = {0};
+    for (size_t index = range.begin; index < range.end; index++) {
+        struct row *row = &rows[index % 2];
+        *row = begin_row(job, &at.place, &work, index);
+        xent_advance(&at, job, 1);
+        for (size_t i = 0; i < count_blocks(job); i++) {
+            struct xent_aside aside = {
+                .ahead = block_ahead(job, row, i, index + 1 < range.end ? &at.place : NULL),
+            };
+            if (last) {
+                aside.emission = emission_of(job, last, &work, i);
+            }
+            found = reduce_block(job, row, work.load, i, found, aside);
+            if (last) {
+                complete_block(job, last, &work, i);
+            }
+        }
+        if (xent_has(job, VALUES)) {
+            merge_row(job, row, row->space.scalars, 0);
+            xent_finish_rows(job, row->space.scalars, index, 1);
+            last = row;
+        } else {
+            merge_row(job, row, batch, merged++);
+        }
+        if (merged == XENT_ROWS || (merged > 0 && index + 1 == range.end)) {
+            xent_finish_rows(job, batch, index + 1 - merged, merged);
+            merged = 0;
+        }
+    }
+    for (size_t i = 0; last && i < count_blocks(job); i++) {
+        emit_block(job, last, &work, i);
+    }
+    atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
+}
+
+void xent_run_rows(struct xent_job *job) { xent_parallel(job->plan.threads, run_rows, job); }
+
+/* One row, whose blocks a team shares. */
+struct columns {
+    const struct xent_job *job;
+    struct row row;
+    size_t index;
+};
+
+static void reduce_columns(void *context, int member, int team) {
+    const struct columns *columns = context;
+    const struct xent_job *job = columns->job;
+    const struct workspace work = workspace_of(job, member);
+    const struct xent_range blocks = xent_share(count_blocks(job), member, team);
+    struct found found = {0};
+    for (size_t i = blocks.begin; i < blocks.end; i++) {
+        const void *ahead = block_ahead(job, &columns->row, i, NULL);
+        found = reduce_block(job, &columns->row, work.load, i, found,
+                             (struct xent_aside){.ahead = i + 1 < blocks.end ? ahead : NULL});
+    }
+}
+
+static void emit_columns(void *context, int member, int team) {
+    const struct columns *columns = context;
+    const struct xent_job *job = columns->job;
+    const struct workspace work = workspace_of(job, member);
+    const struct xent_range blocks = xent_share(count_blocks(job), member, team);
+    for (size_t i = blocks.begin; i < blocks.end; i++) {
+        emit_block(job, &columns->row, &work, i);
+    }
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+static void finish_columns(void *context, int member, int team) {
+    (void)member, (void)team;
+    const struct columns *columns = context;
+    merge_row(columns->job, &columns->row, columns->row.space.scalars, 0);
+    xent_finish_rows(columns->job, columns->row.space.scalars, columns->index, 1);
+}
+
+void xent_run_columns(struct xent_job *job) {
+    const struct workspace work = workspace_of(job, 0);
+    struct columns columns = {.job = job};
+    struct xent_cursor at = xent_at_row(job, 0);
+    for (; columns.index < job->rows; columns.index++) {
+        columns.row = begin_row(job, &at.place, &work, columns.index);
+        xent_parallel(job->plan.threads, reduce_columns, &columns);
+        xent_parallel(1, finish_columns, &columns);
+        if (xent_has(job, VALUES)) {
+            xent_parallel(job->plan.threads, emit_columns, &columns);
+        }
+        xent_advance(&at, job, 1);
+    }
+}

@@ -1,0 +1,23 @@
+/* What emission does to a vector of exponentials. Included once per dtype; knows vectors and
+ * nothing else. */
+
+/* exps * (high + low), the second product rounded but negligibly. */
+struct V(factor) {
+    V(vec) high, low;
+};
+
+XENT_INLINE struct V(factor) V(factor_of)(const struct xent_factor *factor) {
+    return (struct V(factor)){V(set1)((REAL)factor->high), V(set1)((REAL)factor->low)};
+}
+
+XENT_INLINE V(vec) V(times)(V(vec) e, const struct V(factor) * factor) {
+    return V(fma)(e, factor->high, V(mul)(e, factor->low));
+}
+
+XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
+    if (stream) {
+        V(stream)(out, x);
+    } else {
+        V(store)(out, x);
+    }
+}

@@ -1,0 +1,156 @@
+/* A checked problem on its way through the pipeline: where the rows of its strided arrays are, and
+ * single numbers in them. Knows nothing of how rows are computed, nor of threads. */
+#ifndef XENT_JOB_H
+#define XENT_JOB_H
+
+#include "kernels.h"
+#include "plan.h"
+#include "xent.h"
+
+#include <string.h>
+
+/* The arrays with row strides, which a cursor walks together. */
+enum xent_job_array { LOGITS, VALUES, TARGET, UPSTREAM, LSE_IN, ARRAYS };
+
+struct xent_job {
+    const struct xent_problem *problem;
+    const struct xent_row_kernels *kernels; /* of the problem's dtype */
+    const struct xent_finish_kernels *finish;
+    struct xent_plan plan;
+    size_t itemsize;
+    bool single; /* the dtype is float */
+
+    /* The rows are the cells of `shape` in C order: the problem's, in as few dimensions as the
+     * arrays allow, and at least one. */
+    size_t rows, dims, shape[XENT_MAX_ROW_DIMS];
+    struct {
+        char *data; /* NULL: absent */
+        ptrdiff_t strides[XENT_MAX_ROW_DIMS];
+    } arrays[ARRAYS];
+
+    char *memory; /* the workspaces of all members, one after the other */
+    size_t workspace_size;
+};
+
+struct xent_job xent_make_job(const struct xent_problem *problem);
+
+static inline bool xent_has(const struct xent_job *job, enum xent_job_array array) {
+    return job->arrays[array].data != NULL;
+}
+
+/* ---- Rows --------------------------------------------------------------------------------------
+ */
+
+/* Where a row is: its byte offset into every array. */
+struct xent_place {
+    ptrdiff_t offset[ARRAYS];
+};
+
+/* A place that can move, with its index along every row dimension. */
+struct xent_cursor {
+    struct xent_place place;
+    size_t index[XENT_MAX_ROW_DIMS];
+};
+
+struct xent_cursor xent_at_row(const struct xent_job *job, size_t row);
+
+/* Moves on by so many rows, which is no more than xent_rows_in_line says. */
+void xent_advance(struct xent_cursor *at, const struct xent_job *job, size_t rows);
+
+/* The rows from this one on that lie along the last dimension, a constant stride apart. */
+static inline size_t xent_rows_in_line(const struct xent_cursor *at, const struct xent_job *job) {
+    return job->shape[job->dims - 1] - at->index[job->dims - 1];
+}
+
+static inline ptrdiff_t xent_stride(const struct xent_job *job, enum xent_job_array array) {
+    return job->arrays[array].strides[job->dims - 1];
+}
+
+static inline char *xent_address(const struct xent_job *job, enum xent_job_array array,
+                                 const struct xent_place *at) {
+    return job->arrays[array].data + at->offset[array];
+}
+
+/* The stride says that neighbours lie side by side. */
+static inline bool xent_is_contiguous(const struct xent_job *job, ptrdiff_t stride) {
+    return stride == (ptrdiff_t)job->itemsize;
+}
+
+/* `size` logits of a row from the class `begin` on, contiguous: where they are, or gathered in the
+ * buffer. */
+const void *xent_load(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                      size_t size, char *buffer);
+
+/* The opposite for a buffer of values, wherever it is. */
+void xent_store(const struct xent_job *job, const struct xent_place *at, size_t begin, size_t size,
+                const char *buffer);
+
+/* ---- Single numbers, of any alignment ----------------------------------------------------------
+ */
+
+static inline double xent_read_double(const char *p) {
+    double x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+static inline double xent_read_logit(const struct xent_job *job, const char *p) {
+    if (job->single) {
+        float x;
+        memcpy(&x, p, sizeof x);
+        return (double)x;
+    }
+    return xent_read_double(p);
+}
+
+static inline double xent_logit(const struct xent_job *job, const struct xent_place *at,
+                                size_t class) {
+    const char *row = xent_address(job, LOGITS, at);
+    return xent_read_logit(job, row + (ptrdiff_t)class * job->problem->logits_stride);
+}
+
+static inline void xent_write_value(const struct xent_job *job, char *p, double value) {
+    if (job->single) {
+        const float x = (float)value;
+        memcpy(p, &x, sizeof x);
+    } else {
+        memcpy(p, &value, sizeof value);
+    }
+}
+
+/* The class; a negative one becomes larger than any number of classes. */
+static inline uint64_t xent_read_class(const char *p, enum xent_int type) {
+#define XENT_READ(enumerator, integer)                                                             \
+case enumerator: {                                                                                 \
+    integer v;                                                                                     \
+    memcpy(&v, p, sizeof v);                                                                       \
+    return (uint64_t)v;                                                                            \
+}
+    switch (type) {
+        XENT_READ(XENT_I8, int8_t)
+        XENT_READ(XENT_I16, int16_t)
+        XENT_READ(XENT_I32, int32_t)
+        XENT_READ(XENT_I64, int64_t)
+        XENT_READ(XENT_U8, uint8_t)
+        XENT_READ(XENT_U16, uint16_t)
+        XENT_READ(XENT_U32, uint32_t)
+        XENT_READ(XENT_U64, uint64_t)
+    }
+#undef XENT_READ
+    return UINT64_MAX;
+}
+
+/* ---- Memory of a thread's own ------------------------------------------------------------------
+ */
+
+enum { XENT_CACHE_LINE = 64 };
+
+static inline size_t xent_whole_lines(size_t size) {
+    return (size + XENT_CACHE_LINE - 1) / XENT_CACHE_LINE * XENT_CACHE_LINE;
+}
+
+static inline char *xent_workspace(const struct xent_job *job, int member) {
+    return job->memory + job->workspace_size * (size_t)member;
+}
+
+#endif
