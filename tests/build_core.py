@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import platform
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -37,9 +39,13 @@ def build_core(folder, compiler="cc", isas=None, extra_flags=()):
     setup = constants_of_setup()
     units = [(name, []) for name in setup["COMMON_SOURCES"]]
     units += [(f"isa_{isa}.c", setup["ISA_FLAGS"][isa]) for isa in isas or isas_of()]
-    objects = []
-    for name, isa_flags in units:
-        objects.append((Path(folder) / name).with_suffix(".o"))
+
+    def compile_unit(unit):
+        name, isa_flags = unit
+        built = (Path(folder) / name).with_suffix(".o")
         flags = [*setup["FLAGS"], *setup["WARNINGS"], "-Werror", *isa_flags, *extra_flags]
-        subprocess.run([compiler, *flags, "-c", CSRC / name, "-o", objects[-1]], check=True)
-    return objects
+        subprocess.run([compiler, *flags, "-c", CSRC / name, "-o", built], check=True)
+        return built
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_unit, units))

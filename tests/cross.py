@@ -1,0 +1,157 @@
+"""Cores built for other machines and instruction sets, run on the same problems as this machine's own.
+
+A `Build` makes a program of driver.c and the C core; a `Core` is an instruction set that this program is
+told to use. AArch64 runs under qemu's user mode; where the processor lacks AVX-512, SIMDe computes its
+intrinsics.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from build_core import CSRC, build_core, isas_of
+
+import xent
+
+HERE = Path(__file__).parent
+DTYPES = (np.float32, np.float64)  # in the order of enum xent_dtype
+OUTPUTS = ("none", "gradient", "softmax", "log_softmax")  # of enum xent_values
+
+
+@dataclass
+class Problem:
+    """One call of xent_run. The logits are a view of `memory`, of shape (rows, classes) and any strides."""
+
+    logits: np.ndarray
+    output: str = "gradient"
+    target: np.ndarray | None = None
+    upstream: np.ndarray | None = None
+    lse: np.ndarray | None = None
+    threads: int = 1
+    memory: np.ndarray = field(default=None)
+
+    def __post_init__(self):
+        if self.memory is None:
+            self.memory = self.logits
+
+    def pack(self):
+        """Return the problem as driver.c reads it."""
+        columns = (self.target, self.upstream, self.lse)
+        rows, classes = self.logits.shape
+        offset = self.logits.ctypes.data - self.memory.ctypes.data
+        header = [DTYPES.index(self.logits.dtype.type), OUTPUTS.index(self.output), self.threads]
+        header += [rows, classes, self.memory.nbytes, offset, *self.logits.strides]
+        header += [column is not None for column in columns]
+        arrays = [self.memory]
+        for column, dtype in zip(columns, (np.int64, np.float64, np.float64), strict=True):
+            if column is not None:
+                arrays.append(np.asarray(column, dtype=dtype))
+        return b"".join(array.tobytes() for array in (np.array(header, dtype=np.int64), *arrays))
+
+    def unpack(self, data, at):
+        """Return what driver.c wrote from `at` on, and where the next problem's results begin."""
+        rows = len(self.logits)
+        values_at, loss_at = at + 8, at + 8 + self.memory.nbytes
+        lse_at = loss_at + 8 * (rows + 1)
+        values = np.ndarray(
+            self.logits.shape,
+            self.logits.dtype,
+            buffer=data,
+            offset=values_at + self.logits.ctypes.data - self.memory.ctypes.data,
+            strides=self.logits.strides,
+        )
+        results = {
+            "status": np.frombuffer(data, np.int64, 1, at),
+            "values": values,
+            "loss": np.frombuffer(data, np.float64, rows + 1, loss_at),
+            "lse": np.frombuffer(data, np.float64, rows, lse_at),
+        }
+        return results, lse_at + 8 * rows
+
+
+@dataclass(frozen=True)
+class Build:
+    """A way to build the core, and to run it here."""
+
+    name: str
+    compiler: str = "cc"
+    machine: str = platform.machine()
+    flags: tuple[str, ...] = ()
+    runner: tuple[str, ...] = ()
+    needed_file: Path | None = None
+
+    def missing(self):
+        """Return what this machine lacks for it, a tool or a file, or None."""
+        for tool in (self.compiler, *self.runner):
+            if shutil.which(tool) is None:
+                return tool
+        return None if self.needed_file is None or self.needed_file.exists() else self.needed_file
+
+    def make(self, folder):
+        """Compile the core and the driver into `folder`, and return the program."""
+        program = Path(folder) / "driver"
+        objects = build_core(folder, self.compiler, isas_of(self.machine), self.flags)
+        driver = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{CSRC}", HERE / "driver.c"]
+        subprocess.run([self.compiler, *self.flags, *driver, *objects, "-lm", "-o", program], check=True)
+        return program
+
+
+NATIVE = Build("native", flags=("-fopenmp",))
+# Linked statically, and so without OpenMP, whose static library warns: a team has one member.
+AARCH64 = Build(
+    "aarch64 under qemu", "aarch64-linux-gnu-gcc", machine="aarch64", flags=("-static",), runner=("qemu-aarch64",)
+)
+# setup.py's flags for AVX-512 stand before these, which take it away again; dispatch.c is told that the
+# processor has everything. -Wno-psabi: no function passes vectors this wide to another file's.
+SIMDE = Build(
+    "SIMDe",
+    flags=(
+        *("-isystem", str(HERE / "simde"), "-mno-avx512f", "-Wno-psabi"),
+        "-D__builtin_cpu_supports(feature)=1",
+    ),
+    needed_file=Path("/usr/include/simde/x86/avx512.h"),
+)
+
+
+@dataclass(frozen=True)
+class Core:
+    """An instruction set of a build."""
+
+    isa: str
+    build: Build
+
+    def __str__(self):
+        return f"{self.isa}, {self.build.name}"
+
+    def run(self, program, problems):
+        """Return the results of every problem, computed by the program that the build made."""
+        done = subprocess.run(
+            [*self.build.runner, program],
+            input=b"".join(problem.pack() for problem in problems),
+            env={**os.environ, "XENT_ISA": self.isa},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        results, at = [], 0
+        for problem in problems:
+            result, at = problem.unpack(done.stdout, at)
+            results.append(result)
+        assert at == len(done.stdout)
+        return results
+
+
+def fused_cores():
+    """Return every instruction set with a fused multiply-add, this machine's own before the emulated ones."""
+    native = [isa for isa in xent.show_config(mode="dicts")["supported_isas"] if isa != "scalar"]
+    cores = [Core(isa, NATIVE) for isa in native]
+    if "avx2" in native and "avx512" not in native:
+        cores.append(Core("avx512", SIMDE))
+    if "neon" not in native:
+        cores.append(Core("neon", AARCH64))
+    return cores
