@@ -1,0 +1,120 @@
+"""The error of exp on every float, for every instruction set: exp_exhaustive.c, built, run and judged.
+
+    python tests/exp_exhaustive.py [--json FILE]
+
+Prints a table and fails where an error exceeds its bound, or where the checksums of two instruction sets
+with a fused multiply-add differ. Under an emulator all results are computed, and every 61st vector compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from build_core import CSRC, constants_of_setup
+from cross import NATIVE, Core, fused_cores
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+DTYPES = {"f32": "float32", "f64": "float64"}
+
+# In ulp, rounded up from what was measured: these may only shrink. `kept` is the exponential in working
+# precision, from which gradients are made; `added` is what the sums get.
+BOUNDS = {
+    ("f32", True): {"kept": 1.02, "added": 0.52},
+    ("f64", True): {"kept": 1.03, "added": 0.54},
+    ("f32", False): {"kept": 1.02, "added": 0.55},
+    ("f64", False): {"kept": 1.03, "added": 0.60},
+}
+
+
+def compile_for(core, folder):
+    """Build the program for an instruction set, and return it."""
+    setup = constants_of_setup()
+    program = Path(folder) / core.isa
+    flags = [*setup["FLAGS"], *setup["WARNINGS"], "-Werror", "-fopenmp", *setup["ISA_FLAGS"][core.isa]]
+    flags += [*core.build.flags, f"-I{CSRC}", f"-DXENT_ISA_NAME={core.isa}"]
+    flags += [f'-DXENT_VEC_HEADER="vec_{core.isa}.h"', HERE / "exp_exhaustive.c", "-lm", "-o", program]
+    # Where OpenMP is linked statically, the linker warns of something that is not used.
+    subprocess.run([core.build.compiler, *flags], check=True, capture_output=bool(core.build.runner))
+    return program
+
+
+def measure(core, program, dtype):
+    """Return one row of the table."""
+    stride = 61 if core.build.runner else 1
+    done = subprocess.run(
+        [*core.build.runner, program, dtype, str(stride)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    arguments, compared, *errors, checksum = done.stdout.split()
+    worst_kept, mean_kept, worst_added, mean_added = map(float, errors)
+    return {
+        "isa": core.isa,
+        "build": core.build.name,
+        "fused": core.isa != "scalar",
+        "dtype": dtype,
+        "arguments": int(arguments),
+        "compared": int(compared),
+        "kept": {"worst_ulp": worst_kept, "mean_ulp": mean_kept},
+        "added": {"worst_ulp": worst_added, "mean_ulp": mean_added},
+        "checksum": checksum,
+    }
+
+
+def rows():
+    """Yield what is measured of every instruction set that can be built and run here, as dictionaries."""
+    with tempfile.TemporaryDirectory() as folder:
+        for core in [Core("scalar", NATIVE), *fused_cores()]:
+            if core.build.missing():
+                print(f"{core} needs {core.build.missing()}: left out", file=sys.stderr)
+                continue
+            program = compile_for(core, folder)
+            for dtype in DTYPES:
+                yield measure(core, program, dtype)
+
+
+def faults(results):
+    """Return a sentence for every error above its bound and every checksum unlike the first's of its dtype."""
+    found = []
+    checksums = {}
+    for row in results:
+        name = f"{row['isa']} {row['dtype']}"
+        for kind, bound in BOUNDS[row["dtype"], row["fused"]].items():
+            if row[kind]["worst_ulp"] > bound:
+                found.append(f"{name}: {kind} {row[kind]['worst_ulp']} ulp, allowed {bound}")
+        if row["fused"] and checksums.setdefault(row["dtype"], row["checksum"]) != row["checksum"]:
+            found.append(f"{name}: not the bits of the other instruction sets")
+    return found
+
+
+def table(results):
+    """Return the results as a table for the terminal."""
+    result = Table(
+        "ISA", "build", "dtype", "arguments", "compared", "kept, worst", "mean", "added, worst", "mean", "bits"
+    )
+    for row in results:
+        errors = [f"{row[kind][error]:.4f}" for kind in ("kept", "added") for error in ("worst_ulp", "mean_ulp")]
+        counts = [f"{row[count]:,}" for count in ("arguments", "compared")]
+        result.add_row(row["isa"], row["build"], DTYPES[row["dtype"]], *counts, *errors, row["checksum"])
+    return result
+
+
+def main():
+    """Measure, print, and exit with 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
+    options = parser.parse_args()
+    results = list(rows())
+    Console(width=None if sys.stdout.isatty() else 160).print(table(results))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    sys.exit("\n".join(faults(results)) or 0)
+
+
+if __name__ == "__main__":
+    main()
