@@ -30,11 +30,11 @@ def isas_of(machine=None):
     return constants_of_setup()["MACHINE_ISAS"].get((machine or platform.machine()).lower(), ["scalar"])
 
 
-def build_core(folder, compiler="cc", isas=None, extra_flags=()):
+def build_core(folder, compiler="cc", isas=None, extra_flags=(), csrc=CSRC):
     """Compile the C core into `folder` and return its object files; warnings are errors.
 
     `isas` are those of the machine that `compiler` compiles for, by default this one. `extra_flags` come
-    last and go to every file.
+    last and go to every file. The sources are those in `csrc`.
     """
     setup = constants_of_setup()
     units = [(name, []) for name in setup["COMMON_SOURCES"]]
@@ -44,7 +44,7 @@ def build_core(folder, compiler="cc", isas=None, extra_flags=()):
         name, isa_flags = unit
         built = (Path(folder) / name).with_suffix(".o")
         flags = [*setup["FLAGS"], *setup["WARNINGS"], "-Werror", *isa_flags, *extra_flags]
-        subprocess.run([compiler, *flags, "-c", CSRC / name, "-o", built], check=True)
+        subprocess.run([compiler, *flags, "-c", csrc / name, "-o", built], check=True)
         return built
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
