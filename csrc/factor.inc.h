@@ -1,5 +1,5 @@
-/* What emission does to a vector of exponentials. Included once per dtype; knows vectors and
- * nothing else. */
+/* What exponentials are multiplied by on their way out, in more than working precision. Included
+ * once per dtype; knows vectors and nothing else. */
 
 /* exps * (high + low), the second product rounded but negligibly. */
 struct V(factor) {
@@ -12,12 +12,4 @@ XENT_INLINE struct V(factor) V(factor_of)(const struct xent_factor *factor) {
 
 XENT_INLINE V(vec) V(times)(V(vec) e, const struct V(factor) * factor) {
     return V(fma)(e, factor->high, V(mul)(e, factor->low));
-}
-
-XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
-    if (stream) {
-        V(stream)(out, x);
-    } else {
-        V(store)(out, x);
-    }
 }

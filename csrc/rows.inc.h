@@ -76,6 +76,14 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
  * store that waits for its line behind loads from memory halves the speed. */
 enum { V(AHEAD) = 16384 / sizeof(REAL) };
 
+XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
+    if (stream) {
+        V(stream)(out, x);
+    } else {
+        V(store)(out, x);
+    }
+}
+
 /* n terms from `begin` on; where they are streamed, the first of them is aligned. */
 XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin, size_t n,
                               bool stream) {
