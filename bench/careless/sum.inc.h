@@ -26,7 +26,8 @@ XENT_INLINE V(vec)
     return term;
 }
 
-XENT_INLINE double V(total)(const struct V(sum) * a, const struct V(sum) * b, double start) {
+XENT_INLINE void V(total)(const struct V(sum) * a, const struct V(sum) * b, double start,
+                          struct xent_sum *result) {
     (void)start;
     REAL lane[V(LANES)];
     V(store)(lane, V(add)(a->sum, b->sum));
@@ -34,5 +35,6 @@ XENT_INLINE double V(total)(const struct V(sum) * a, const struct V(sum) * b, do
     for (int i = 0; i < V(LANES); i++) {
         sum += (double)lane[i];
     }
-    return sum;
+    result->sum = sum / V(ONE_WITH_HEADROOM);
+    result->low = 0;
 }
