@@ -1,0 +1,185 @@
+"""Families of rows on which accuracy is measured, shared by the tests and bench/accuracy.py.
+
+A family is a function of a seeded generator and a dtype that yields batches: logits, shape (N, K), and the N correct
+classes. The rows are made with additions and multiplications alone, so that they are the same on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from exact import Rows
+from numpy.typing import NDArray
+
+Batch = tuple[NDArray[Any], NDArray[np.int64]]
+Family = Callable[[np.random.Generator, Any], Iterator[Batch]]
+
+BLOCK = 2048  # classes that the kernels reduce at once
+FEW = (2, 3, 5, 10, 16, 17, 31, 33, 64, 100, 128, 129, 200)
+
+
+def _batch(x: NDArray[Any], dtype: Any, target: Any) -> Batch:
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(x, dtype=dtype), np.asarray(target, dtype=np.int64)
+
+
+def _random(rng: np.random.Generator, dtype: Any, x: NDArray[Any]) -> Batch:
+    """Return logits with random targets."""
+    return _batch(x, dtype, rng.integers(0, x.shape[1], len(x)))
+
+
+def _deepest(dtype: Any) -> float:
+    """-ln of the smallest normal number, or a little less."""
+    return 87.3 if dtype == np.float32 else 708.3
+
+
+def ordinary(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Logits of a normal distribution, few classes, targets at random."""
+    for classes in FEW:
+        for scale in (1, 4):
+            yield _random(rng, dtype, rng.normal(size=(16, classes), scale=scale))
+
+
+def scales(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Logits of a normal distribution, from all but equal ones to one class that has it all."""
+    for scale in (1e-30, 1e-6, 1e-3, 0.1, 15, 30, 120, 1000):
+        for classes in (3, 17, 200):
+            yield _random(rng, dtype, rng.normal(size=(8, classes), scale=scale))
+
+
+def confident(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Targets whose probability is from 1/2 to 1 - 1e-38, in float64 to 1 - 1e-300; equal and unequal others."""
+    margins = np.linspace(0, 1, 40) ** 2 * (_deepest(dtype) - 8)
+    for classes in (2, 3, 10, 17, 200, BLOCK + 17):
+        for scale in (0, 1):
+            x = rng.normal(size=(len(margins), classes), scale=scale) + 0.3
+            target = rng.integers(0, classes, len(margins))
+            x[np.arange(len(x)), target] = margins + math.log(classes)
+            yield _batch(x, dtype, target)
+
+
+def hopeless(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Targets whose probability is from 1/2 to 1e-38, in float64 to 1e-300, and far less."""
+    depths = np.concatenate([np.linspace(0, 1, 40) ** 2 * (_deepest(dtype) - 8), [100, 1000, 5000, 1e6]])
+    for classes in (2, 3, 10, 17, 200, BLOCK + 17):
+        x = rng.normal(size=(len(depths), classes))
+        target = rng.integers(0, classes, len(depths))
+        x[np.arange(len(x)), target] = -depths
+        yield _batch(x, dtype, target)
+
+
+def offsets(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Offsets common to a row, up to 1e30, beside which the differences are small or all lost."""
+    for offset in (50, -80, 255, 256, -257, 300, 2047, -2049, 1e4, -1e6, 1e8, -1e15, 1e30):
+        for scale in (1, 30):
+            yield _random(rng, dtype, rng.normal(size=(6, 40), scale=scale) + offset)
+        steps = np.spacing(np.asarray(abs(offset), dtype=dtype)).astype(np.float64)
+        yield _random(rng, dtype, offset + steps * rng.integers(-30, 30, size=(6, 40)))
+
+
+def extremes(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Logits over all the floats there are, or beside the largest."""
+    largest = float(np.finfo(dtype).max)
+    for classes in (2, 3, 16, 40):
+        yield _random(rng, dtype, rng.uniform(-1, 1, size=(8, classes)) * largest)
+        yield _random(rng, dtype, rng.choice([-1.0, 0.0, 1.0], size=(8, classes)) * largest)
+        powers = np.ldexp(1.0, rng.integers(-140, 120, size=(8, classes)))
+        yield _random(rng, dtype, rng.choice([-1.0, 1.0], size=(8, classes)) * powers)
+
+
+def ties(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Equal logits, and few different ones: the same rounding error in every term."""
+    for classes in (2, 3, 7, 16, 33, 1000, 3 * BLOCK + 5):
+        for value in (0.0, 0.1, -3.3, 87.7, 700.7, -1e10):
+            yield _batch(np.full((1, classes), value), dtype, [classes // 2])
+        yield _random(rng, dtype, rng.choice([0.1, 1.7, -2.3], size=(4, classes)))
+
+
+def lengths(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Every number of classes to 200, and those about whole blocks; the first and the last class are targets."""
+    around = [n * BLOCK + extra for n in (1, 2, 3) for extra in (-1, 0, 1, 17)]
+    for classes in [*range(1, 201), *around]:
+        yield _batch(rng.normal(size=(3, classes), scale=3), dtype, [0, classes // 2, classes - 1])
+
+
+def blocks(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Blocks of one row that differ by orders of magnitude."""
+    for steps in ((0, 30, -30), (300, 0, 290), (-300, -260, 10), (1000, 1001, 5000), (-80, 0, -100)):
+        x = rng.normal(size=(6, 3, BLOCK)) + np.array(steps)[:, np.newaxis]
+        yield _batch(x.reshape(6, -1), dtype, [0, BLOCK - 1, BLOCK, 2 * BLOCK + 7, 3 * BLOCK - 1, 77])
+
+
+def masked(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Classes at -inf: single ones, all but one, whole blocks first, last and between; targets there, too."""
+    for classes in (2, 5, 16, 33, 200):
+        x = rng.normal(size=(12, classes))
+        x[rng.random(x.shape) < np.linspace(0.1, 0.9, 12)[:, np.newaxis]] = -np.inf
+        x[:, -1] = rng.normal(size=12)
+        yield _random(rng, dtype, x)
+    x = rng.normal(size=(7, 4, BLOCK), scale=3)
+    for row, where in enumerate(([0], [0, 1, 2], [3], [1, 2], [1], [0, 3], [0, 2])):
+        x[row, where] = -np.inf
+    yield _batch(x.reshape(7, -1), dtype, [5000, 4 * BLOCK - 1, 0, 3 * BLOCK, 0, BLOCK, 2 * BLOCK])
+
+
+def near_zero(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Rows shifted by their own logsumexp, so that it is as near to 0 as the rounding of the logits leaves it."""
+    for classes in (2, 3, 10, 40, 300):
+        x = rng.normal(size=(8, classes), scale=2)
+        x -= Rows(x).logsumexp().rounded()[:, np.newaxis]
+        yield _random(rng, dtype, x)
+    for far in (5.0, 20.0, 40.0):  # one class has it all and its logit is 0: the logsumexp is the others' sum
+        x = rng.normal(size=(4, 10)) - far
+        x[:, 3] = 0
+        yield _random(rng, dtype, x)
+
+
+def subnormal(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """Probabilities about the smallest normal number, and below."""
+    x = -_deepest(dtype) - np.linspace(-3, 40, 64) + rng.random((6, 64))
+    x[:, 0] = rng.random(6)
+    yield _batch(x, dtype, [0, 0, 5, 10, 20, 60])
+
+
+def _many(rng: np.random.Generator, dtype: Any, classes: int) -> Iterator[Batch]:
+    yield _random(rng, dtype, rng.normal(size=(1, classes)))
+    yield _random(rng, dtype, np.full((1, classes), 0.1))
+    x = rng.normal(size=(1, classes))
+    x[:, classes // 3] = 30
+    yield _batch(x, dtype, [classes // 3])
+
+
+def vocabulary(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """50 257 classes, as a language model has: normal, equal, and a confident row."""
+    return _many(rng, dtype, 50_257)
+
+
+def million(rng: np.random.Generator, dtype: Any) -> Iterator[Batch]:
+    """1 000 000 classes: the same rows."""
+    return _many(rng, dtype, 1_000_000)
+
+
+QUICK: tuple[Family, ...] = (
+    ordinary,
+    scales,
+    confident,
+    hopeless,
+    offsets,
+    extremes,
+    ties,
+    lengths,
+    blocks,
+    masked,
+    near_zero,
+    subnormal,
+)
+LONG: tuple[Family, ...] = (vocabulary, million)
+
+
+def batches(family: Family, dtype: Any) -> Iterator[Batch]:
+    """Return the family's rows, the same every time."""
+    seed = [ord(letter) for letter in family.__name__]
+    return family(np.random.default_rng(seed), dtype)
