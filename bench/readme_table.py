@@ -6,12 +6,11 @@ xent bench --json bench/result.json && python bench/readme_table.py bench/result
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- xent bench -->\n", "<!-- end of xent bench -->\n"
+from marks import replace_between_marks
 
 
 def duration(seconds: float) -> str:
@@ -38,10 +37,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main(result_path: str, readme_path: str) -> None:
     """Replace what is between the marks in the README."""
-    readme = Path(readme_path)
-    pattern = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
-    text = table(json.loads(Path(result_path).read_text()))
-    readme.write_text(pattern.sub(lambda _: f"{BEGIN}\n{text}\n{END}", readme.read_text()))
+    replace_between_marks(Path(readme_path), "xent bench", table(json.loads(Path(result_path).read_text())))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ error of having been rounded to them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,6 +39,10 @@ class Real:
 
     def __getitem__(self, index: Any) -> Real:
         return Real(*(np.asarray(part)[index] for part in self.parts))
+
+    def reshape(self, *shape: int) -> Real:
+        """Return the numbers in another shape."""
+        return Real(self.high.reshape(shape), self.low.reshape(shape), self.exponent.reshape(shape))
 
     @quiet
     def double(self) -> Double:
@@ -145,9 +150,13 @@ _ONE: Double = _widened(np.array(1.0))
 
 
 def _rounded_twice(value: Any) -> Double:
-    """Return a number of mpmath as a double-double."""
     high = float(value)
     return np.array(high), np.array(float(value - high))
+
+
+def real_of(value: Any) -> Real:
+    """Return a number of mpmath."""
+    return _real(_rounded_twice(value))
 
 
 def _tables() -> tuple[list[Any], list[Any], tuple[float, float, float], list[Double]]:
@@ -227,11 +236,28 @@ def log1p(x: Real) -> Real:
 
 
 @quiet
-def mean(x: Real) -> Real:
-    """Return the mean, which may be representable where the sum is not."""
+def total(x: Real) -> Real:
+    """Return the sum of all, which may be representable where those of float64 overflow."""
+    if np.any(np.isinf(x.high)):
+        return real(np.inf)
     size = int(np.max(np.frexp(x.high)[1] + x.exponent, initial=0))
-    total = _sum(Real(x.high.reshape(-1), x.low.reshape(-1), x.exponent.reshape(-1) - size).double())
-    return Real(*_divide(total, _widened(np.array(float(x.high.size)))), np.array(size))
+    terms = Real(x.high, x.low, x.exponent - size).reshape(-1)
+    return Real(*_sum(terms.double()), np.array(size))
+
+
+@quiet
+def mean(x: Real) -> Real:
+    """Return the mean of all."""
+    sum_of_all = total(x)
+    return Real(
+        *_divide((sum_of_all.high, sum_of_all.low), _widened(np.array(float(x.high.size)))), sum_of_all.exponent
+    )
+
+
+def times(x: Real, factor: float) -> Real:
+    """Return x * factor."""
+    mantissa, exponent = math.frexp(factor)
+    return Real(*_multiply((x.high, x.low), _widened(np.array(mantissa))), x.exponent + exponent)
 
 
 # ---- Rows ----------------------------------------------------------------------------------------------------------

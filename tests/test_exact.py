@@ -21,7 +21,7 @@ def relative_error(number, exact):
     context = mpmath.mp.clone()
     context.dps = 400
     errors = [0.0]
-    flat = Real(*(np.reshape(part, -1) for part in number.parts))
+    flat = Real(*map(np.asarray, number.parts)).reshape(-1)
     for i, value in enumerate(exact):
         if abs(value) > context.mpf(2) ** -5000:
             errors.append(float(abs(as_mpf(flat[i], context) / value - 1)))

@@ -1,0 +1,99 @@
+"""What docs/accuracy.md promises, function by function, and results in the form in which they are compared with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from exact import Real, Rows, mean
+from numpy.typing import NDArray
+from ulp import distances, is_subnormal
+
+import xent
+
+# In ulp. A subnormal result, of whichever function, is promised within one subnormal step.
+PROMISED = {
+    "float32": {
+        "loss": 1,
+        "mean of losses": 1,
+        "gradient at the target": 2,
+        "gradient elsewhere": 2,
+        "softmax": 2,
+        "log_softmax": 2,
+        "logsumexp": 1,
+        "subnormal results": 1,
+    },
+    "float64": {
+        "loss": 4,
+        "mean of losses": 4,
+        "gradient at the target": 4,
+        "gradient elsewhere": 4,
+        "softmax": 4,
+        "log_softmax": 4,
+        "logsumexp": 4,
+        "subnormal results": 1,
+    },
+}
+FUNCTIONS = tuple(PROMISED["float32"])
+
+Results = dict[str, NDArray[Any]]
+
+
+def split(grad: Any, c: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return a gradient's components at the targets, shape (N,), and the others, shape (N, K - 1)."""
+    is_target = np.arange(grad.shape[1]) == c[:, np.newaxis]
+    return grad[is_target], grad[~is_target].reshape(len(c), -1)
+
+
+def xent_results(x: NDArray[Any], c: NDArray[np.int64]) -> Results:
+    """Compute everything with xent."""
+    loss, grad = xent.cross_entropy_and_grad(x, c, reduction="none")
+    at_target, elsewhere = split(grad, c)
+    return {
+        "loss": loss,
+        "mean of losses": np.array([xent.cross_entropy(x, c)]),
+        "gradient at the target": at_target,
+        "gradient elsewhere": elsewhere,
+        "softmax": xent.softmax(x),
+        "log_softmax": xent.log_softmax(x),
+        "logsumexp": xent.logsumexp(x),
+    }
+
+
+def exact_results(x: NDArray[Any], c: NDArray[np.int64]) -> dict[str, Real]:
+    """Compute everything exactly, but for a mean of losses whose sum is beyond float64: xent's is then infinite."""
+    rows = Rows(x)
+    grad, loss = rows.gradient(c), rows.loss(c)
+    is_target = np.arange(x.shape[1]) == c[:, np.newaxis]
+    exact = {
+        "loss": loss,
+        "mean of losses": mean(loss)[np.newaxis],
+        "gradient at the target": grad[is_target],
+        "gradient elsewhere": grad[~is_target].reshape(len(x), -1),
+        "softmax": rows.softmax(),
+        "log_softmax": rows.log_softmax(),
+        "logsumexp": rows.logsumexp(),
+    }
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.sum(loss.rounded())):
+            del exact["mean of losses"]
+    return exact
+
+
+def errors(actual: Results, exact: dict[str, Real]) -> dict[str, NDArray[np.float64]]:
+    """Return each function's distances in ulp, shape (N, n); those of subnormal results are apart, NaN in place."""
+    result = {}
+    subnormal = []
+    for name in (name for name in FUNCTIONS if name in exact and name in actual):
+        distance = distances(actual[name], exact[name])
+        apart = is_subnormal(exact[name], actual[name].dtype)
+        subnormal.append(distance[apart])
+        result[name] = np.where(apart, np.nan, distance).reshape(len(distance), -1)
+    result["subnormal results"] = np.concatenate(subnormal)[np.newaxis]
+    return result
+
+
+def worst_of_rows(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest distance of each row, 0 where none counts."""
+    result: NDArray[np.float64] = np.max(distance, axis=1, where=~np.isnan(distance), initial=0)
+    return result
