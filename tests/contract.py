@@ -97,3 +97,17 @@ def worst_of_rows(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the largest distance of each row, 0 where none counts."""
     result: NDArray[np.float64] = np.max(distance, axis=1, where=~np.isnan(distance), initial=0)
     return result
+
+
+def broken_promises(x: NDArray[Any], c: NDArray[np.int64], exact: dict[str, Real] | None = None) -> dict[str, str]:
+    """Return each function that errs beyond its promise, by how much, and the row on which it does."""
+    found = {}
+    exact = exact_results(x, c) if exact is None else exact
+    for name, distance in errors(xent_results(x, c), exact).items():
+        worst = worst_of_rows(distance)
+        if np.max(worst) > PROMISED[x.dtype.name][name]:
+            found[name] = f"{np.max(worst):.3g} ulp"
+            if len(worst) == len(x):
+                row = int(np.argmax(worst))
+                found[name] += f": target {c[row]} of {[float(v).hex() for v in x[row, :200]]}"
+    return found

@@ -10,28 +10,14 @@ import hypothesis.strategies as st
 import mpmath
 import numpy as np
 import pytest
-from contract import PROMISED, errors, exact_results, worst_of_rows, xent_results
-from exact import Rows, mean, real_of, times, total
+from contract import PROMISED, broken_promises, errors, exact_results, worst_of_rows, xent_results
+from exact import Rows, mean, real_of, total
 from families import BLOCK, QUICK, batches, vocabulary
 from ulp import ulps
 
 import xent
 
 inf = np.inf
-
-
-def broken_promises(x, c, exact=None):
-    """Return each function that errs beyond its promise, by how much, and the row on which it does."""
-    found = {}
-    exact = exact_results(x, c) if exact is None else exact
-    for name, distance in errors(xent_results(x, c), exact).items():
-        worst = worst_of_rows(distance)
-        if np.max(worst) > PROMISED[x.dtype.name][name]:
-            found[name] = f"{np.max(worst):.3g} ulp"
-            if len(worst) == len(x):
-                row = int(np.argmax(worst))
-                found[name] += f": target {c[row]} of {[float(v).hex() for v in x[row, :200]]}"
-    return found
 
 
 @pytest.mark.parametrize("family", QUICK, ids=lambda family: family.__name__)
@@ -102,14 +88,6 @@ def test_reductions(dtype, rng):
     promised = PROMISED[dtype.__name__]["mean of losses"]
     assert ulps(xent.cross_entropy(x, c), mean(loss)) <= promised
     assert ulps(xent.cross_entropy(x, c, reduction="sum"), total(loss)) <= promised
-
-
-def test_upstream_gradient(dtype, rng):
-    x = rng.normal(size=(4, 37), scale=8).astype(dtype)
-    c = rng.integers(0, 37, 4)
-    for upstream in (-3.0, 0.7, 1e-20, 1e20):
-        grad = xent.cross_entropy_grad(x, c, reduction="sum", grad_output=upstream)
-        assert ulps(grad, times(Rows(x).gradient(c), upstream)) <= PROMISED[dtype.__name__]["gradient elsewhere"]
 
 
 # ---- Relations between results: they hold whatever the exact ones are ------------------------------------------------
