@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -164,9 +165,9 @@ def origin(result: dict[str, Any]) -> str:
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
-    """Write a result; in JSON an infinite error, which only a peer may have, is null."""
-    text = json.dumps(result, indent=1)
-    path.write_text(text.replace("Infinity", "null") + "\n")
+    """Write a result, a figure a line; an infinite error, which only a peer may have, is null in JSON."""
+    text = json.dumps(result, indent=1).replace("Infinity", "null")
+    path.write_text(re.sub(r'\{\s+"worst": (\S+)\s+"mean": (\S+)\s+\}', r'{"worst": \1 "mean": \2}', text) + "\n")
 
 
 def write(result: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ def ulp_text(ulp: float, dtype: str) -> str:
         return "not finite"
     if ulp >= 2.0 ** (DIGITS[dtype] - 2):  # a quarter of the result, or more
         return "no digit"
-    return f"{ulp:.2f}" if ulp < 100 else f"{ulp:.1e}".replace("e+0", "e")
+    return f"{ulp:.2f}" if ulp < 100 else f"{ulp:.1e}".replace("e+0", "e").replace("e+", "e")
 
 
 def _cell(figure: dict[str, float] | None, dtype: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import accuracy
@@ -49,6 +50,7 @@ def test_errors_to_read():
     assert ulp_text(12345.0, "float32") == "1.2e4"
     assert ulp_text(2.0**23, "float32") == "no digit"
     assert ulp_text(2.0**23, "float64") == "8.4e6"
+    assert ulp_text(2.0**50, "float64") == "1.1e15"
     assert ulp_text(math.inf, "float64") == "not finite"
 
 
@@ -65,6 +67,16 @@ def test_tables():
     (row,) = next(table.rows for table in tables if table.header[-1] == "NumPy" and table.rows)
     assert row == ("ordinary", "0.60 (0.25)", "not finite (0.25)")
     assert Table("T", ("", "a"), [("b", "1")]).markdown() == "T:\n\n|  | a |\n| --- | ---: |\n| b | 1 |\n"
+
+
+def test_json(tmp_path):
+    result = {"isas": ["avx2"], "figures": figures(0.6)}
+    accuracy.write_json(tmp_path / "a.json", result)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == result
+    assert '{"worst": 0.6, "mean": 0.25}' in text
+    accuracy.write_json(tmp_path / "a.json", figures(math.inf))
+    assert json.loads((tmp_path / "a.json").read_text()) == figures(None)
 
 
 def test_marks(tmp_path):
