@@ -4,10 +4,14 @@
  *
  * With U = 2^exponent * e^shift, the unit of a row's sums:
  *
- *     ratio = others / e_c                    others is the sum over the classes but the target,
- * and loss = ln(1 + ratio)                    never formed as a difference scale = upstream /
- * (others + e_c)       q_j * upstream = e_j * scale = upstream * (U / e_c) / (1 + ratio), in units
- * of 1 / U gradient_c = -others * scale
+ *     ratio = others / e_c, others being the sum over the classes but the target
+ *
+ *     loss = ln(1 + ratio), never a difference
+ *
+ *     scale = upstream / (others + e_c), so that q_j * upstream = e_j * scale;
+ *     in units of 1 / U it is upstream * (U / e_c) / (1 + ratio)
+ *
+ *     gradient_c = -others * scale
  *
  * `single` tells that the results become float, for which double suffices; else what an operation
  * loses is carried along. No library's exp or log is called, so that the bits are those of this

@@ -7,7 +7,8 @@
  *   fma(x, y, z)     x * y + z, rounded once where the instruction set can
  *   fms(x, y, z)     x * y - z, likewise
  *   fnma(x, y, z)    z - x * y, likewise
- *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE; strides in bytes
+ *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE, written row after row
+ *                    (they may overlap), all read before; strides in bytes
  *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
  *   less(a, b, x, y) x in the lanes where a < b, else y
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
@@ -39,11 +40,15 @@ static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
 #define XENT_DEFINE_TRANSPOSE(prefix, real)                                                        \
     XENT_INLINE void prefix##_transpose(const char *from, ptrdiff_t from_stride, char *to,         \
                                         ptrdiff_t to_stride) {                                     \
+        real block[prefix##_SQUARE][prefix##_SQUARE];                                              \
         for (ptrdiff_t i = 0; i < prefix##_SQUARE; i++) {                                          \
             for (ptrdiff_t j = 0; j < prefix##_SQUARE; j++) {                                      \
-                memcpy(to + j * to_stride + i * (ptrdiff_t)sizeof(real),                           \
-                       from + i * from_stride + j * (ptrdiff_t)sizeof(real), sizeof(real));        \
+                memcpy(&block[j][i], from + i * from_stride + j * (ptrdiff_t)sizeof(real),         \
+                       sizeof(real));                                                              \
             }                                                                                      \
+        }                                                                                          \
+        for (ptrdiff_t j = 0; j < prefix##_SQUARE; j++) {                                          \
+            memcpy(to + j * to_stride, block[j], sizeof block[j]);                                 \
         }                                                                                          \
     }
 

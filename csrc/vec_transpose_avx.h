@@ -29,8 +29,11 @@ XENT_INLINE void f32_transpose(const char *from, ptrdiff_t from_stride, char *to
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         const __m256 low = _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x20);
-        const __m256 high = _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x31);
         _mm256_storeu_ps((float *)(void *)(to + i * to_stride), low);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m256 high = _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x31);
         _mm256_storeu_ps((float *)(void *)(to + (i + 4) * to_stride), high);
     }
 }
@@ -50,8 +53,11 @@ XENT_INLINE void f64_transpose(const char *from, ptrdiff_t from_stride, char *to
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++) {
         const __m256d low = _mm256_permute2f128_pd(pair[i], pair[i + 2], 0x20);
-        const __m256d high = _mm256_permute2f128_pd(pair[i], pair[i + 2], 0x31);
         _mm256_storeu_pd((double *)(void *)(to + i * to_stride), low);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        const __m256d high = _mm256_permute2f128_pd(pair[i], pair[i + 2], 0x31);
         _mm256_storeu_pd((double *)(void *)(to + (i + 2) * to_stride), high);
     }
 }
