@@ -28,59 +28,23 @@ struct group {
     size_t first, count;
 };
 
-static struct xent_place place_in(const struct xent_job *job, const struct group *group, size_t i) {
-    struct xent_place at = group->at;
-    for (int a = 0; a < ARRAYS; a++) {
-        at.offset[a] += (ptrdiff_t)i * xent_stride(job, (enum xent_job_array)a);
-    }
-    return at;
+/* log_softmax has its largest class in the place of a target; softmax and logsumexp have none. */
+static bool has_target(const struct xent_job *job) {
+    return xent_has(job, TARGET) || job->problem->output == XENT_LOG_SOFTMAX;
 }
 
-static char *cell(const struct xent_job *job, struct workspace *work, size_t class, size_t lane) {
-    return work->tile + class * XENT_TILE_ROW + lane * job->itemsize;
-}
-
-/* The class of every lane that is kept out of the sum of the others. */
-static void find_targets(const struct xent_job *job, const struct group *group,
-                         struct workspace *work) {
-    const bool of_largest = job->problem->output == XENT_LOG_SOFTMAX;
-    const char *p = xent_has(job, TARGET) ? xent_address(job, TARGET, &group->at) : NULL;
-    for (size_t i = 0; i < group->count; i++) {
-        work->target[i] = XENT_NO_CLASS;
-        if (p) {
-            work->target[i] = (size_t)xent_read_class(p, job->problem->target_type);
-            p += xent_stride(job, TARGET);
-        }
-        double largest = -INFINITY;
-        for (size_t k = 0; of_largest && k < job->problem->classes; k++) {
-            const double logit = xent_read_logit(job, cell(job, work, k, i));
-            if (logit > largest || (k == 0 && logit == largest)) {
-                largest = logit;
-                work->target[i] = k;
-            }
-        }
+/* Takes the targets out of the tile, and whatever else of the group finish needs. */
+static void take_rows(const struct xent_job *job, const struct group *group,
+                      struct workspace *work) {
+    if (xent_has(job, TARGET)) {
+        xent_read_classes(job, xent_address(job, TARGET, &group->at), group->count, work->target);
+    } else if (has_target(job)) {
+        job->kernels->lanes_largest(work->tile, job->problem->classes, work->target);
     }
-}
-
-/* Takes the targets out of the tile: their exponentials become zero. */
-static void take_targets(const struct xent_job *job, const struct group *group,
-                         struct workspace *work) {
-    for (size_t i = 0; i < group->count; i++) {
-        const struct xent_place at = place_in(job, group, i);
-        xent_take_row(job, &at, work->target[i], &work->rows, i);
-        if (work->target[i] != XENT_NO_CLASS) {
-            xent_write_value(job, cell(job, work, work->target[i], i), -INFINITY);
-        }
+    if (has_target(job)) {
+        job->kernels->lanes_take(work->tile, group->count, work->target, work->rows.target_logit);
     }
-}
-
-static void put_targets(const struct xent_job *job, const struct group *group,
-                        struct workspace *work, const double *values) {
-    for (size_t i = 0; i < group->count; i++) {
-        if (work->target[i] != XENT_NO_CLASS) {
-            xent_write_value(job, cell(job, work, work->target[i], i), values[i]);
-        }
-    }
+    xent_take_rows(job, &group->at, group->count, &work->rows, 0);
 }
 
 /* The values take the place of what reduce has left in the tile.
@@ -88,14 +52,16 @@ static void put_targets(const struct xent_job *job, const struct group *group,
 static void emit(const struct xent_job *job, const struct group *group, struct workspace *work) {
     const size_t classes = job->problem->classes;
     if (job->problem->output == XENT_LOG_SOFTMAX) {
-        put_targets(job, group, work, work->rows.target_logit);
+        job->kernels->lanes_put(work->tile, group->count, work->target, work->rows.target_logit);
         job->kernels->lanes_emit_shifted(work->tile, classes, work->rows.target_logit,
                                          work->rows.loss);
         return;
     }
     job->finish->factors(&work->rows, lanes(job), job->single, &work->factors);
     job->kernels->lanes_emit(work->tile, classes, &work->factors);
-    put_targets(job, group, work, work->rows.target_gradient);
+    if (has_target(job)) {
+        job->kernels->lanes_put(work->tile, group->count, work->target, work->rows.target_gradient);
+    }
 }
 
 static void run_group(const struct xent_job *job, const struct group *group,
@@ -104,8 +70,7 @@ static void run_group(const struct xent_job *job, const struct group *group,
     const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
     job->kernels->lanes_load(xent_address(job, LOGITS, &group->at), xent_stride(job, LOGITS),
                              problem->logits_stride, group->count, problem->classes, work->tile);
-    find_targets(job, group, work);
-    take_targets(job, group, work);
+    take_rows(job, group, work);
     job->kernels->lanes_reduce(work->tile, problem->classes, from_exps, &work->rows);
     xent_finish_rows(job, &work->rows, group->first, group->count);
     if (xent_has(job, VALUES)) {
@@ -136,6 +101,9 @@ static void run_lanes(void *context, int member, int team) {
     const struct xent_range range = xent_share(job->rows, member, team);
     struct xent_cursor at = xent_at_row(job, range.begin);
     memset(&work->rows, 0, sizeof work->rows); /* lanes without a row are computed, too */
+    for (size_t i = 0; i < XENT_ROWS; i++) {
+        work->rows.target_logit[i] = -INFINITY;
+    }
     size_t row = range.begin;
     while (row < range.end) {
         const struct group group = {at.place, row, group_size(job, &at, range.end - row)};

@@ -122,8 +122,7 @@ static struct row begin_row(const struct xent_job *job, const struct xent_place 
     struct row row = {.at = *at, .target = XENT_NO_CLASS};
     row.space = place_exps(work->rows[index % 2], xent_address(job, LOGITS, at), index);
     if (xent_has(job, TARGET)) {
-        row.target =
-            (size_t)xent_read_class(xent_address(job, TARGET, at), job->problem->target_type);
+        row.target = xent_read_class(job, at);
     } else if (job->problem->output == XENT_LOG_SOFTMAX) {
         row.target = largest_of(job, at, work->load);
     }
@@ -182,7 +181,9 @@ static void merge_row(const struct xent_job *job, const struct row *row, struct 
     scalars->others_low[lane] = sum.low;
     scalars->exponent[lane] = sum.exponent;
     scalars->shift[lane] = sum.shift;
-    xent_take_row(job, &row->at, row->target, scalars, lane);
+    scalars->target_logit[lane] =
+        row->target == XENT_NO_CLASS ? -INFINITY : xent_logit(job, &row->at, row->target);
+    xent_take_rows(job, &row->at, 1, scalars, lane);
 }
 
 static char *values_of(const struct xent_job *job, const struct row *row, size_t class) {

@@ -3,14 +3,26 @@
 
 #include <math.h>
 
-void xent_take_row(const struct xent_job *job, const struct xent_place *at, size_t target,
-                   struct xent_rows *rows, size_t lane) {
-    rows->target_logit[lane] = target == XENT_NO_CLASS ? -INFINITY : xent_logit(job, at, target);
-    rows->upstream[lane] = xent_has(job, UPSTREAM)
-                               ? xent_read_double(xent_address(job, UPSTREAM, at))
-                               : job->problem->upstream_scalar;
+static void read_doubles(const struct xent_job *job, enum xent_job_array array,
+                         const struct xent_place *at, size_t n, double *to) {
+    const char *p = xent_address(job, array, at);
+    for (size_t i = 0; i < n; i++) {
+        to[i] = xent_read_double(p);
+        p += xent_stride(job, array);
+    }
+}
+
+void xent_take_rows(const struct xent_job *job, const struct xent_place *at, size_t n,
+                    struct xent_rows *rows, size_t lane) {
+    if (xent_has(job, UPSTREAM)) {
+        read_doubles(job, UPSTREAM, at, n, rows->upstream + lane);
+    } else {
+        for (size_t i = lane; i < lane + n; i++) {
+            rows->upstream[i] = job->problem->upstream_scalar;
+        }
+    }
     if (xent_has(job, LSE_IN)) {
-        rows->lse_in[lane] = xent_read_double(xent_address(job, LSE_IN, at));
+        read_doubles(job, LSE_IN, at, n, rows->lse_in + lane);
     }
 }
 
@@ -33,7 +45,8 @@ void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t
                       size_t count) {
     const double near_zero = 0.5;
     const struct xent_problem *problem = job->problem;
-    job->finish->finish(rows, count, xent_has(job, LSE_IN), job->single);
+    const enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
+    job->finish->finish(rows, count, xent_has(job, VALUES) ? own : XENT_NO_SCALE, job->single);
     if (problem->loss) {
         memcpy(problem->loss + first, rows->loss, count * sizeof *rows->loss);
     }

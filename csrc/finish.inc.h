@@ -53,8 +53,11 @@ XENT_INLINE vec is_number_else(vec x, vec other) {
     return f64_less(magnitude(x), number(INFINITY), x, other);
 }
 
-/* a - b exactly; low is zero where it is no number. */
-XENT_INLINE struct pair subtract_exactly(vec a, vec b) {
+/* a - b, exactly unless `single`; low is zero where it is no number. */
+XENT_INLINE struct pair subtract(vec a, vec b, bool single) {
+    if (single) {
+        return (struct pair){f64_sub(a, b), number(0)};
+    }
     const vec high = f64_sub(a, b), back = f64_sub(high, a);
     const vec low = f64_sub(f64_sub(a, f64_sub(high, back)), f64_add(b, back));
     return (struct pair){high, is_number_else(low, number(0))};
@@ -100,7 +103,7 @@ XENT_INLINE vec scale_by(vec x, vec exponent) {
 XENT_INLINE struct scaled exp_scaled(struct pair x, bool single) {
     const vec n = nearest(f64_mul(x.high, number(f64_LOG2_E)));
     struct f64_reduced reduced = f64_reduce_by(x.high, n);
-    reduced.correction = f64_sub(reduced.correction, x.low);
+    reduced.correction = single ? reduced.correction : f64_sub(reduced.correction, x.low);
     const vec t = f64_exp_tail(&reduced), one = number(1);
     struct pair value = {f64_add(one, f64_add(reduced.r, t)), number(0)};
     if (!single) {
@@ -118,10 +121,12 @@ struct logarithm {
 XENT_INLINE struct logarithm log_one_plus(struct pair x, bool single) {
     const vec one = number(1), half = number(0.5);
     const vec u = f64_add(one, x.high);
-    /* What the addition has lost, from the smaller of the two. */
-    vec lost = f64_less(magnitude(x.high), one, f64_sub(x.high, f64_sub(u, one)),
+    vec lost = number(0);
+    if (!single) { /* what the addition has lost, from the smaller of the two, and the low part */
+        lost = f64_less(magnitude(x.high), one, f64_sub(x.high, f64_sub(u, one)),
                         f64_sub(one, f64_sub(u, x.high)));
-    lost = single ? lost : f64_add(lost, x.low);
+        lost = f64_add(lost, x.low);
+    }
     const vec m = f64_mantissa(u), sqrt2 = number(f64_SQRT2);
     const vec f = f64_less(sqrt2, m, f64_mul(m, half), m);
     const vec e = f64_add(f64_exponent(u), f64_less(sqrt2, m, one, number(0)));
@@ -129,7 +134,7 @@ XENT_INLINE struct logarithm log_one_plus(struct pair x, bool single) {
     /* Where the exponent is zero, x itself is known better than u - 1. */
     const vec away = magnitude(e);
     const vec g = f64_less(away, half, x.high, f64_sub(f, one));
-    const vec correction = f64_div(f64_less(away, half, single ? number(0) : x.low, lost), u);
+    const vec correction = single ? number(0) : f64_div(f64_less(away, half, x.low, lost), u);
     const vec s = f64_div(g, f64_add(number(2), g)), z = f64_mul(s, s);
     enum { TERMS = sizeof f64_log_poly / sizeof f64_log_poly[0] };
     vec p = number(f64_log_poly[TERMS - 1]);
@@ -152,9 +157,20 @@ XENT_INLINE vec in_nats(vec exponent, vec shift, vec rest) {
                    f64_fma(exponent, number(f64_LN2_LOW), rest));
 }
 
+/* x * 2^exponent for exponents from the clamps of a row's distance, below 2^1000. */
+XENT_INLINE vec scale_within(vec x, vec exponent, bool single) {
+    if (single) { /* 2^-1000 is zero for float */
+        return f64_mul(x, power_of_two(f64_max(number(-1000), exponent)));
+    }
+    return scale_by(x, exponent);
+}
+
 /* e^x, or about that where x is further out than so many nats. */
 XENT_INLINE struct scaled exp_within(vec least, struct pair x, vec most, bool single) {
     const vec near = f64_max(least, minimum(x.high, most)); /* keeps a NaN */
+    if (single) {
+        return exp_scaled((struct pair){near, number(0)}, true);
+    }
     const vec clamped =
         f64_less(magnitude(f64_sub(near, x.high)), number(DBL_MIN), x.low, number(0));
     return exp_scaled((struct pair){near, clamped}, single);
@@ -171,7 +187,7 @@ XENT_INLINE void store_scale(struct xent_rows *rows, size_t i, struct pair other
     f64_store(rows->target_gradient + i, f64_add(negative(gradient), poison));
 }
 
-XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, bool by_lse, bool single) {
+XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, enum xent_scale by, bool single) {
     const struct pair others = {f64_load(rows->others + i), f64_load(rows->others_low + i)};
     const struct pair upstream = {f64_load(rows->upstream + i), number(0)};
     const vec unit = f64_load(rows->exponent + i), logit = f64_load(rows->target_logit + i);
@@ -180,7 +196,7 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, bool by_lse, bo
                                is_number_else(logit, number(0)));
 
     /* From `most` on, ratio is so large that 1 + ratio is ratio; before `least` it underflows. */
-    const struct pair distance = subtract_exactly(shift, logit);
+    const struct pair distance = subtract(shift, logit, single);
     const vec zero = f64_mul(unit, number(-LN2));
     const vec least = f64_add(zero, number(-1000)), most = f64_add(zero, number(600));
     struct scaled inverse = exp_within(least, distance, most, single); /* e^shift / e_c */
@@ -197,7 +213,7 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, bool by_lse, bo
     struct pair ratio = multiply(others, inverse.value, single);
     ratio.high =
         f64_add(scale_by(ratio.high, exponent), f64_less(number(0), others.high, infinite, empty));
-    ratio.low = single ? number(0) : scale_by(ratio.low, exponent);
+    ratio.low = single ? number(0) : scale_within(ratio.low, exponent, false);
     const struct logarithm log = log_one_plus(ratio, single);
     const vec poison = f64_sub(ratio.high, ratio.high); /* NaN where ratio is, else zero */
 
@@ -211,9 +227,12 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, bool by_lse, bo
     f64_store(rows->loss + i, f64_add(loss, poison));
 
     struct scaled scale;
-    if (by_lse) {
+    if (by == XENT_NO_SCALE) {
+        return;
+    }
+    if (by == XENT_BY_GIVEN_LSE) {
         const vec huge = number(40000); /* beyond it everything is 0 or infinite */
-        const struct pair x = subtract_exactly(shift, f64_load(rows->lse_in + i));
+        const struct pair x = subtract(shift, f64_load(rows->lse_in + i), single);
         scale = exp_within(negative(huge), x, huge, single);
         scale.value = multiply(upstream, scale.value, single);
         scale.exponent = f64_add(scale.exponent, unit);
@@ -224,16 +243,38 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, bool by_lse, bo
     store_scale(rows, i, others, scale, poison, single);
 }
 
-static void finish(struct xent_rows *rows, size_t count, bool by_lse, bool single) {
-    for (size_t i = 0; i < count; i += f64_LANES) {
-        /* Inlined with its constants. */
-        if (by_lse) {
-            single ? finish_vector(rows, i, true, true) : finish_vector(rows, i, true, false);
+#define FINISH_ALL(by, single)                                                                     \
+    for (size_t i = 0; i < count; i += f64_LANES) {                                                \
+        finish_vector(rows, i, by, single);                                                        \
+    }
+
+/* Each case is inlined with its constants. */
+static void finish(struct xent_rows *rows, size_t count, enum xent_scale by, bool single) {
+    switch (by) {
+    case XENT_NO_SCALE:
+        if (single) {
+            FINISH_ALL(XENT_NO_SCALE, true)
         } else {
-            single ? finish_vector(rows, i, false, true) : finish_vector(rows, i, false, false);
+            FINISH_ALL(XENT_NO_SCALE, false)
         }
+        break;
+    case XENT_BY_OWN_SUM:
+        if (single) {
+            FINISH_ALL(XENT_BY_OWN_SUM, true)
+        } else {
+            FINISH_ALL(XENT_BY_OWN_SUM, false)
+        }
+        break;
+    case XENT_BY_GIVEN_LSE:
+        if (single) {
+            FINISH_ALL(XENT_BY_GIVEN_LSE, true)
+        } else {
+            FINISH_ALL(XENT_BY_GIVEN_LSE, false)
+        }
+        break;
     }
 }
+#undef FINISH_ALL
 
 /* ln of a sum near one: what it exceeds one by is known exactly. */
 static double log_near_one(struct two sum) {
@@ -279,7 +320,7 @@ XENT_INLINE void split_factors(struct xent_factors *factors, size_t count) {
 static struct xent_factor factor(const struct xent_rows *rows, size_t row,
                                  const struct xent_sum *block, bool single) {
     struct xent_factors factors;
-    struct pair x = subtract_exactly(number(block->shift), number(rows->shift[row]));
+    struct pair x = subtract(number(block->shift), number(rows->shift[row]), single);
     x.high = f64_max(number(-2000), x.high);
     const struct scaled e = exp_scaled(x, single);
     const struct pair scale = {number(rows->scale[row]), number(rows->scale_low[row])};
@@ -318,7 +359,7 @@ XENT_INLINE struct two in_units(const struct xent_sum *s, double exponent, doubl
     struct pair value = {number(s->sum), number(s->low)};
     vec by = number(s->exponent - exponent);
     if (s->shift != shift) {
-        struct pair x = subtract_exactly(number(s->shift), number(shift));
+        struct pair x = subtract(number(s->shift), number(shift), false);
         x.high = f64_max(number(-2000), x.high);
         const struct scaled e = exp_scaled(x, false);
         value = multiply(value, e.value, false);

@@ -99,3 +99,30 @@ void xent_store(const struct xent_job *job, const struct xent_place *at, size_t 
     char *p = xent_address(job, VALUES, at) + (ptrdiff_t)begin * stride;
     copy_strided(p, stride, buffer, (ptrdiff_t)job->itemsize, size, job->itemsize);
 }
+
+#define DEFINE_READ(integer)                                                                       \
+    static void read_##integer(const char *p, ptrdiff_t stride, size_t n, size_t *class) {         \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            integer v;                                                                             \
+            memcpy(&v, p, sizeof v);                                                               \
+            class[i] = (size_t)v;                                                                  \
+            p += stride;                                                                           \
+        }                                                                                          \
+    }
+DEFINE_READ(int8_t)
+DEFINE_READ(int16_t)
+DEFINE_READ(int32_t)
+DEFINE_READ(int64_t)
+DEFINE_READ(uint8_t)
+DEFINE_READ(uint16_t)
+DEFINE_READ(uint32_t)
+DEFINE_READ(uint64_t)
+#undef DEFINE_READ
+
+void xent_read_classes(const struct xent_job *job, const char *target, size_t n, size_t *class) {
+    static void (*const read[])(const char *, ptrdiff_t, size_t, size_t *) = {
+        [XENT_I8] = read_int8_t,    [XENT_I16] = read_int16_t, [XENT_I32] = read_int32_t,
+        [XENT_I64] = read_int64_t,  [XENT_U8] = read_uint8_t,  [XENT_U16] = read_uint16_t,
+        [XENT_U32] = read_uint32_t, [XENT_U64] = read_uint64_t};
+    read[job->problem->target_type](target, xent_stride(job, TARGET), n, class);
+}

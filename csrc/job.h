@@ -34,6 +34,9 @@ struct xent_job {
 
 struct xent_job xent_make_job(const struct xent_problem *problem);
 
+/* In place of a row's target, where it has none. */
+#define XENT_NO_CLASS SIZE_MAX
+
 static inline bool xent_has(const struct xent_job *job, enum xent_job_array array) {
     return job->arrays[array].data != NULL;
 }
@@ -118,26 +121,13 @@ static inline void xent_write_value(const struct xent_job *job, char *p, double 
     }
 }
 
-/* The class; a negative one becomes larger than any number of classes. */
-static inline uint64_t xent_read_class(const char *p, enum xent_int type) {
-#define XENT_READ(enumerator, integer)                                                             \
-case enumerator: {                                                                                 \
-    integer v;                                                                                     \
-    memcpy(&v, p, sizeof v);                                                                       \
-    return (uint64_t)v;                                                                            \
-}
-    switch (type) {
-        XENT_READ(XENT_I8, int8_t)
-        XENT_READ(XENT_I16, int16_t)
-        XENT_READ(XENT_I32, int32_t)
-        XENT_READ(XENT_I64, int64_t)
-        XENT_READ(XENT_U8, uint8_t)
-        XENT_READ(XENT_U16, uint16_t)
-        XENT_READ(XENT_U32, uint32_t)
-        XENT_READ(XENT_U64, uint64_t)
-    }
-#undef XENT_READ
-    return UINT64_MAX;
+/* The classes of n targets in a line; a negative one becomes larger than any number of classes. */
+void xent_read_classes(const struct xent_job *job, const char *target, size_t n, size_t *class);
+
+static inline size_t xent_read_class(const struct xent_job *job, const struct xent_place *at) {
+    size_t class;
+    xent_read_classes(job, xent_address(job, TARGET, at), 1, &class);
+    return class;
 }
 
 /* ---- Memory of a thread's own ------------------------------------------------------------------

@@ -38,6 +38,10 @@ struct xent_rows {
     double scale[XENT_ROWS], scale_low[XENT_ROWS], scale_exponent[XENT_ROWS];
 };
 
+/* What the scale of a row's terms comes from, and with it the gradient at the target: nothing, for
+ * there are none to write; the row's own sum; or lse_in. */
+enum xent_scale { XENT_NO_SCALE, XENT_BY_OWN_SUM, XENT_BY_GIVEN_LSE };
+
 /* A factor `(high + low) * post`, split so that it is carried to more than working precision. */
 struct xent_factor {
     double high, low, post;
@@ -81,6 +85,11 @@ struct xent_aside {
     KERNEL(lanes_load, void,                                                                       \
            (const char *logits, ptrdiff_t row_stride, ptrdiff_t class_stride, size_t rows,         \
             size_t classes, void *tile))                                                           \
+    /* The first of every lane's largest classes. */                                               \
+    KERNEL(lanes_largest, void, (const void *tile, size_t classes, size_t *target))                \
+    /* Reads every lane's target, and masks it with -inf; puts another number there. */            \
+    KERNEL(lanes_take, void, (void *tile, size_t rows, const size_t *target, double *logits))      \
+    KERNEL(lanes_put, void, (void *tile, size_t rows, const size_t *target, const double *values)) \
     /* The sums over all classes of the tile; the terms take the logits' place if `keep`. */       \
     KERNEL(lanes_reduce, void, (void *tile, size_t classes, bool keep, struct xent_rows *rows))    \
     KERNEL(lanes_emit, void, (void *tile, size_t classes, const struct xent_factors *factors))     \
@@ -94,9 +103,8 @@ struct xent_aside {
 #define XENT_FINISH_KERNELS(KERNEL)                                                                \
     /* The sum over a row, from those of its blocks, in a fixed order. */                          \
     KERNEL(merge, struct xent_sum, (const struct xent_sum *blocks, size_t count))                  \
-    /* The scalars of so many rows; with the given lse in place of the row's own for the scale.    \
-     * `single`: the logits are float. */                                                          \
-    KERNEL(finish, void, (struct xent_rows * rows, size_t count, bool by_lse, bool single))        \
+    /* The scalars of so many rows. `single`: the logits are float. */                             \
+    KERNEL(finish, void, (struct xent_rows * rows, size_t count, enum xent_scale by, bool single)) \
     /* ln of a sum not far from one, as accurate as the sum exceeds one. */                        \
     KERNEL(log_near_one, double, (struct two sum))                                                 \
     /* What a block's terms are multiplied by. */                                                  \

@@ -93,6 +93,45 @@ static void V(lanes_store)(const void *tile, char *values, ptrdiff_t row_stride,
     }
 }
 
+XENT_INLINE V(vec) V(lanes_max)(const REAL *x, size_t classes) {
+    V(vec) m = V(set1)(-(REAL)INFINITY);
+    for (size_t k = 0; k < classes; k++) {
+        m = V(max)(V(load)(x + k * V(LANES)), m);
+    }
+    return m;
+}
+
+static void V(lanes_largest)(const void *tile, size_t classes, size_t *target) {
+    const REAL *const x = tile;
+    const V(vec) m = V(lanes_max)(x, classes);
+    V(vec) first = V(set1)(0);
+    for (size_t k = classes; k-- > 0;) {
+        first = V(less)(V(load)(x + k * V(LANES)), m, first, V(set1)((REAL)k));
+    }
+    REAL lane[V(LANES)];
+    V(store)(lane, first);
+    for (int i = 0; i < V(LANES); i++) {
+        target[i] = (size_t)lane[i];
+    }
+}
+
+static void V(lanes_take)(void *tile, size_t rows, const size_t *target, double *logits) {
+    REAL *const x = tile;
+    for (size_t i = 0; i < rows; i++) {
+        logits[i] = (double)x[target[i] * V(LANES) + i];
+    }
+    for (size_t i = 0; i < rows; i++) {
+        x[target[i] * V(LANES) + i] = -(REAL)INFINITY;
+    }
+}
+
+static void V(lanes_put)(void *tile, size_t rows, const size_t *target, const double *values) {
+    REAL *const x = tile;
+    for (size_t i = 0; i < rows; i++) {
+        x[target[i] * V(LANES) + i] = (REAL)values[i];
+    }
+}
+
 /* What each lane's exponentials are relative to, given its largest class: as V(refer_to). */
 XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *rows) {
     const V(vec) zero = V(set1)(0), size = V(max)(V(sub)(zero, m), m);
@@ -119,11 +158,7 @@ XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *ro
 
 static void V(lanes_reduce)(void *tile, size_t classes, bool keep, struct xent_rows *rows) {
     REAL *const x = tile;
-    V(vec) m = V(set1)(-(REAL)INFINITY);
-    for (size_t k = 0; k < classes; k++) {
-        m = V(max)(V(load)(x + k * V(LANES)), m);
-    }
-    const struct V(reference) ref = V(refer_lanes_to)(m, rows);
+    const struct V(reference) ref = V(refer_lanes_to)(V(lanes_max)(x, classes), rows);
     const double start = V(START);
     struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
     for (size_t k = 0; k < classes; k++) {

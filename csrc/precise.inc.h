@@ -40,7 +40,7 @@ XENT_INLINE struct pair exp_precisely(vec x) {
     const vec exact = f64_fnma(n, number(f64_LN2_HIGH), x);
     const struct pair ln2_low = {number(f64_LN2_LOW), number(LN2_LOWEST)};
     const struct pair low = multiply((struct pair){n, number(0)}, ln2_low, false);
-    struct pair r = subtract_exactly(exact, low.high);
+    struct pair r = subtract(exact, low.high, false);
     r.low = f64_sub(r.low, low.low);
 
     enum {

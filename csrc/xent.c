@@ -9,21 +9,25 @@
 
 /* Every target, before anything is written. */
 static enum xent_status check_targets(const struct xent_job *job, size_t *bad_row) {
-    const ptrdiff_t stride = xent_stride(job, TARGET);
+    enum { MANY = 256 };
+    const size_t classes = job->problem->classes;
     struct xent_cursor at = xent_at_row(job, 0);
-    size_t row = 0;
-    while (row < job->rows) {
-        const size_t count = xent_rows_in_line(&at, job);
-        const char *p = xent_address(job, TARGET, &at.place);
-        for (size_t i = 0; i < count; i++) {
-            if (xent_read_class(p, job->problem->target_type) >= job->problem->classes) {
+    for (size_t row = 0, n; row < job->rows; row += n) {
+        size_t class[MANY];
+        const size_t in_line = xent_rows_in_line(&at, job);
+        n = in_line < MANY ? in_line : MANY;
+        xent_read_classes(job, xent_address(job, TARGET, &at.place), n, class);
+        size_t largest = 0;
+        for (size_t i = 0; i < n; i++) {
+            largest = class[i] > largest ? class[i] : largest;
+        }
+        for (size_t i = 0; largest >= classes; i++) {
+            if (class[i] >= classes) {
                 *bad_row = row + i;
                 return XENT_TARGET_OUT_OF_RANGE;
             }
-            p += stride;
         }
-        xent_advance(&at, job, count);
-        row += count;
+        xent_advance(&at, job, n);
     }
     return XENT_OK;
 }
