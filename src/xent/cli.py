@@ -167,27 +167,29 @@ class Measurement:
 class NumpyCrossEntropy:
     """The cross-entropy as one writes it in NumPy with care: one exp a logit, every large array made beforehand."""
 
-    def __init__(self, logits: NDArray[Any], target: NDArray[np.intp], out: NDArray[Any]) -> None:
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.intp], out: NDArray[Any], axis: int = 1) -> None:
         self.logits = logits
         self.out = out
-        self.at_target = (np.arange(len(logits)), target)
-        self.largest = np.empty((len(logits), 1), dtype=logits.dtype)
+        self.axis = axis
+        row_indices = np.indices(target.shape, sparse=True)
+        self.at_target = (*row_indices[:axis], target, *row_indices[axis:])
+        self.largest = np.empty_like(logits, shape=np.expand_dims(target, axis).shape)
         self.sum = np.empty_like(self.largest)
 
     def loss(self, reduction: str = "mean") -> Any:
         """Compute the loss, and leave the shifted exponentials in `out`."""
-        np.max(self.logits, axis=1, keepdims=True, out=self.largest)
+        np.max(self.logits, axis=self.axis, keepdims=True, out=self.largest)
         np.subtract(self.logits, self.largest, out=self.out)
         target_logit = self.out[self.at_target]
         np.exp(self.out, out=self.out)
-        np.sum(self.out, axis=1, keepdims=True, out=self.sum)
-        losses = np.log(self.sum[:, 0]) - target_logit
+        np.sum(self.out, axis=self.axis, keepdims=True, out=self.sum)
+        losses = np.log(self.sum.squeeze(self.axis)) - target_logit
         return losses.mean() if reduction == "mean" else losses
 
     def loss_and_grad(self, reduction: str = "mean") -> tuple[Any, NDArray[Any]]:
         """Compute the loss and its gradient."""
         loss = self.loss(reduction)
-        upstream = 1 / len(self.logits) if reduction == "mean" else 1.0
+        upstream = 1 / self.sum.size if reduction == "mean" else 1.0
         self.out *= upstream / self.sum
         self.out[self.at_target] -= upstream
         return loss, self.out
