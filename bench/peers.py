@@ -1,0 +1,458 @@
+"""Who computes the cross-entropy: xent, and everything else that does it on a CPU, each as its users write it.
+
+A peer can do what it has a method for: ``forward``, ``fused_given`` (the gradient goes into an array that is
+there already), ``fused_fresh``, ``fused_in_place`` (over the logits), ``backward_given`` (the gradient from a
+saved logsumexp). All return the mean loss, or it and the gradient, or the gradient. What can be made before
+the call is made in the constructor: the results' arrays, the labels' type, compiled functions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache, cached_property, partial
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import xent
+from cases import CLASS_AXIS
+from xent.cli import NumpyCrossEntropy
+
+
+class UnableError(Exception):
+    """Something that a peer does not do, and why."""
+
+
+class Peer:
+    """What is common to all: the logits, the targets, and an array for the gradient when it is needed."""
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        self.logits = logits
+        self.target = target
+        self.threads = threads
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return why the peer cannot run here, or nothing."""
+        missing = [package for package in cls.packages if find_spec(package) is None]
+        return f"not installed: {', '.join(missing)}" if missing else None
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Return the versions of the packages it is made of."""
+        return {package: version(DISTRIBUTIONS.get(package, package)) for package in cls.packages}
+
+    def call(self, method: str) -> Callable[[], Any]:
+        """Return what is to be timed."""
+        if not hasattr(self, method):
+            raise UnableError(f"{self.name} has no such call")
+        function: Callable[[], Any] = getattr(self, method)
+        return function
+
+    def loss_and_grad(self, result: Any) -> tuple[float | None, NDArray[Any] | None]:
+        """Return the result of a call as NumPy has it."""
+        loss, grad = result if isinstance(result, tuple) else (result, None)
+        if np.ndim(loss):  # a gradient alone
+            loss, grad = None, loss
+        return None if loss is None else float(loss), None if grad is None else np.asarray(grad)
+
+    @cached_property
+    def out(self) -> NDArray[Any]:
+        """An array for the gradient, its pages touched."""
+        return np.zeros_like(self.logits) + 1
+
+
+class Xent(Peer):
+    """The package itself."""
+
+    name = "xent"
+    packages = ("xent",)
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        self.arguments: dict[str, Any] = {"axis": CLASS_AXIS, "n_threads": threads}
+
+    def forward(self) -> Any:
+        return xent.cross_entropy(self.logits, self.target, **self.arguments)
+
+    def fused_given(self) -> Any:
+        return xent.cross_entropy_and_grad(self.logits, self.target, grad_out=self.out, **self.arguments)
+
+    def fused_fresh(self) -> Any:
+        return xent.cross_entropy_and_grad(self.logits, self.target, **self.arguments)
+
+    def fused_in_place(self) -> Any:
+        return xent.cross_entropy_and_grad(self.logits, self.target, grad_out=self.logits, **self.arguments)
+
+    @cached_property
+    def lse(self) -> NDArray[np.float64]:
+        """The saved logsumexp."""
+        return np.asarray(xent.logsumexp(self.logits, axis=CLASS_AXIS), dtype=np.float64)
+
+    def backward_given(self) -> Any:
+        return xent.cross_entropy_grad(self.logits, self.target, lse=self.lse, grad_out=self.out, **self.arguments)
+
+
+class XentAvx2(Xent):
+    """The package held to AVX2, on machines that have more."""
+
+    name = "xent avx2"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return why it would be no other than xent."""
+        isas = xent.show_config(mode="dicts")["supported_isas"]
+        return None if "avx512" in isas else "AVX2 is the widest this machine has, or it has none"
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        os.environ["XENT_ISA"] = "avx2"  # read at the first call
+        super().__init__(logits, target, threads)
+
+
+class Numpy(Peer):
+    """NumPy as it is mostly written: a fresh array for every step."""
+
+    name = "numpy"
+    packages = ("numpy",)
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        row_indices = np.indices(target.shape, sparse=True)
+        self.at_target = (*row_indices[:CLASS_AXIS], target, *row_indices[CLASS_AXIS:])
+
+    def log_softmax(self) -> NDArray[Any]:
+        shifted = self.logits - self.logits.max(axis=CLASS_AXIS, keepdims=True)
+        log_softmax: NDArray[Any] = shifted - np.log(np.exp(shifted).sum(axis=CLASS_AXIS, keepdims=True))
+        return log_softmax
+
+    def forward(self) -> Any:
+        return -self.log_softmax()[self.at_target].mean()
+
+    def fused_fresh(self) -> Any:
+        log_softmax = self.log_softmax()
+        grad = np.exp(log_softmax)
+        grad[self.at_target] -= 1
+        grad /= self.target.size
+        return -log_softmax[self.at_target].mean(), grad
+
+
+class CarefulNumpy(Peer):
+    """NumPy with care: one exp a logit, every large array made beforehand."""
+
+    name = "numpy careful"
+    packages = ("numpy",)
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        self.apart = NumpyCrossEntropy(logits, target, self.out, CLASS_AXIS)
+        self.in_place = NumpyCrossEntropy(logits, target, logits, CLASS_AXIS)
+
+    def forward(self) -> Any:
+        return self.apart.loss()
+
+    def fused_given(self) -> Any:
+        return self.apart.loss_and_grad()
+
+    def fused_in_place(self) -> Any:
+        return self.in_place.loss_and_grad()
+
+    @cached_property
+    def lse(self) -> NDArray[Any]:
+        """The saved logsumexp, which broadcasts against the logits."""
+        largest = self.logits.max(axis=CLASS_AXIS, keepdims=True)
+        return np.asarray(largest + np.log(np.exp(self.logits - largest).sum(axis=CLASS_AXIS, keepdims=True)))
+
+    def backward_given(self) -> Any:
+        np.subtract(self.logits, self.lse, out=self.out)
+        np.exp(self.out, out=self.out)
+        self.out[self.apart.at_target] -= 1
+        self.out /= self.target.size
+        return self.out
+
+
+class Scipy(Numpy):
+    """SciPy's log_softmax in the place of NumPy's arithmetic."""
+
+    name = "scipy"
+    packages = ("scipy",)
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        self.function = import_module("scipy.special").log_softmax
+
+    def log_softmax(self) -> NDArray[Any]:
+        log_softmax: NDArray[Any] = self.function(self.logits, axis=CLASS_AXIS)
+        return log_softmax
+
+
+class Sklearn(Peer):
+    """scikit-learn's loss of multinomial models, in Cython and OpenMP."""
+
+    name = "sklearn"
+    packages = ("sklearn",)
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        if logits.ndim > 2:
+            raise UnableError("rows of classes only")
+        loss = import_module("sklearn._loss").HalfMultinomialLoss(n_classes=logits.shape[CLASS_AXIS])
+        rows = len(target)
+        arguments = {
+            "y_true": target.astype(logits.dtype),  # it has no integer labels
+            "raw_prediction": logits,
+            "sample_weight": np.full(rows, 1 / rows, dtype=logits.dtype),  # the mean, without another pass
+            "n_threads": threads,
+        }
+        loss_out = np.empty(rows, dtype=logits.dtype)
+        self.loss = partial(loss.loss, loss_out=loss_out, **arguments)
+        self.loss_gradient = partial(loss.loss_gradient, loss_out=loss_out, **arguments)
+
+    def forward(self) -> Any:
+        return self.loss().sum()
+
+    def fused_given(self) -> Any:
+        loss, grad = self.loss_gradient(gradient_out=self.out)
+        return loss.sum(), grad
+
+    def fused_fresh(self) -> Any:
+        loss, grad = self.loss_gradient()
+        return loss.sum(), grad
+
+
+class Torch(Peer):
+    """PyTorch, eager: F.cross_entropy, and its backward pass to the logits' gradient."""
+
+    name = "torch"
+    packages = ("torch",)
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        self.torch = import_module("torch")
+        self.torch.set_num_threads(threads)
+        self.tensor = self.torch.from_numpy(logits).requires_grad_()
+        self.labels = self.torch.from_numpy(target)
+        self.function = import_module("torch.nn.functional").cross_entropy
+
+    def forward(self) -> Any:
+        with self.torch.no_grad():
+            return self.function(self.tensor, self.labels)
+
+    def fused_fresh(self) -> Any:
+        self.tensor.grad = None
+        loss = self.function(self.tensor, self.labels)
+        loss.backward()
+        return loss.detach(), self.tensor.grad
+
+
+class TorchCompile(Torch):
+    """PyTorch's compiler on the same."""
+
+    name = "torch.compile"
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        self.torch.compiler.reset()
+        self.function = self.torch.compile(self.function, dynamic=False)
+
+
+class Jax(Peer):
+    """JAX and optax, jitted; the gradient from value_and_grad, in place by donating the logits."""
+
+    name = "jax"
+    packages = ("jax", "optax")
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        jax = import_module("jax")
+        jax.config.update("jax_enable_x64", logits.dtype == np.float64)
+        # JAX's arrays have one memory order: for the other, the transposed problem is the same one.
+        self.transposed = not logits.flags.c_contiguous
+        axis = 0 if self.transposed else CLASS_AXIS
+        loss_of_rows = import_module("optax").losses.softmax_cross_entropy_with_integer_labels
+
+        def mean_loss(x: Any, labels: Any) -> Any:
+            return loss_of_rows(x, labels, axis=axis).mean()
+
+        self.array = jax.numpy.array(logits.T if self.transposed else logits)
+        self.labels = jax.numpy.array(target)
+        self.function = jax.jit(mean_loss)
+        self.value_and_grad = jax.jit(jax.value_and_grad(mean_loss))
+        self.donating = jax.jit(jax.value_and_grad(mean_loss), donate_argnums=0)
+        self.wait = jax.block_until_ready
+
+    def forward(self) -> Any:
+        return self.wait(self.function(self.array, self.labels))
+
+    def fused_fresh(self) -> Any:
+        return self.wait(self.value_and_grad(self.array, self.labels))
+
+    def fused_in_place(self) -> Any:
+        loss, self.array = self.wait(self.donating(self.array, self.labels))
+        return loss, self.array
+
+    def loss_and_grad(self, result: Any) -> tuple[float | None, NDArray[Any] | None]:
+        """Return the result as NumPy has it, and in the order it was given."""
+        loss, grad = super().loss_and_grad(result)
+        return loss, grad.T if grad is not None and self.transposed else grad
+
+
+class TensorFlow(Peer):
+    """TensorFlow, in a graph compiled by XLA."""
+
+    name = "tensorflow"
+    packages = ("tensorflow",)
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        tf = import_module("tensorflow")
+        if logits.ndim > 2 or not logits.flags.c_contiguous:
+            raise UnableError("the classes come last")
+        tensor, labels = tf.constant(logits), tf.constant(target)
+
+        def loss(x: Any) -> Any:
+            return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, x))
+
+        def loss_and_grad(x: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = loss(x)
+            return value, tape.gradient(value, x)
+
+        self.function = partial(tf.function(loss), tensor)
+        self.value_and_grad = partial(tf.function(loss_and_grad), tensor)
+
+    def forward(self) -> Any:
+        return self.function().numpy()
+
+    def fused_fresh(self) -> Any:
+        loss, grad = self.value_and_grad()
+        return loss.numpy(), grad
+
+
+class OnnxRuntime(Peer):
+    """ONNX Runtime's SoftmaxCrossEntropyLoss: it infers, and has no gradient."""
+
+    name = "onnxruntime"
+    packages = ("onnxruntime", "onnx")
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        runtime, onnx = import_module("onnxruntime"), import_module("onnx")
+        if not logits.flags.c_contiguous:
+            raise UnableError("C order only")
+        types = onnx.TensorProto
+        dtype = types.FLOAT if logits.dtype == np.float32 else types.DOUBLE
+        make = onnx.helper
+        graph = make.make_graph(
+            [make.make_node("SoftmaxCrossEntropyLoss", ["logits", "target"], ["loss"], reduction="mean")],
+            "loss",
+            [
+                make.make_tensor_value_info("logits", dtype, logits.shape),
+                make.make_tensor_value_info("target", types.INT64, target.shape),
+            ],
+            [make.make_tensor_value_info("loss", dtype, [])],
+        )
+        model = make.make_model(graph, opset_imports=[make.make_opsetid("", 13)], ir_version=8)
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self.run = partial(session.run, ["loss"], {"logits": logits, "target": target})
+
+    def forward(self) -> Any:
+        return self.run()[0]
+
+
+@cache
+def numba_kernels() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the forward and the fused kernel, which compile themselves once for each type of logits."""
+    numba = import_module("numba")
+    numba_range = numba.prange
+
+    def loss(x: Any, labels: Any, losses: Any) -> Any:
+        for i in numba_range(x.shape[0]):
+            largest = x[i, 0]
+            for j in range(x.shape[1]):
+                largest = max(largest, x[i, j])
+            total = x.dtype.type(0)
+            for j in range(x.shape[1]):
+                total += np.exp(x[i, j] - largest)
+            losses[i] = np.log(total) + largest - x[i, labels[i]]
+        return losses.mean()
+
+    def loss_and_grad(x: Any, labels: Any, losses: Any, grad: Any) -> Any:
+        rows = x.shape[0]
+        for i in numba_range(rows):
+            largest = x[i, 0]
+            for j in range(x.shape[1]):
+                largest = max(largest, x[i, j])
+            target_logit = x[i, labels[i]]
+            total = x.dtype.type(0)
+            for j in range(x.shape[1]):
+                grad[i, j] = np.exp(x[i, j] - largest)
+                total += grad[i, j]
+            losses[i] = np.log(total) + largest - target_logit
+            factor = x.dtype.type(1 / rows) / total
+            for j in range(x.shape[1]):
+                grad[i, j] *= factor
+            grad[i, labels[i]] -= x.dtype.type(1 / rows)
+        return losses.mean()
+
+    compiled = numba.njit(parallel=True, fastmath=True)
+    return compiled(loss), compiled(loss_and_grad)
+
+
+class Numba(Peer):
+    """Plain loops over a row, compiled by Numba with its fast mathematics, rows in parallel."""
+
+    name = "numba"
+    packages = ("numba",)
+
+    def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
+        super().__init__(logits, target, threads)
+        if logits.ndim > 2:
+            raise UnableError("rows of classes only")
+        import_module("numba").set_num_threads(threads)
+        losses = np.empty(len(target), dtype=logits.dtype)
+        self.loss, self.loss_to = (partial(kernel, logits, target, losses) for kernel in numba_kernels())
+
+    def forward(self) -> Any:
+        return self.loss()
+
+    def fused_given(self) -> Any:
+        return self.loss_to(self.out), self.out
+
+    def fused_fresh(self) -> Any:
+        grad = np.empty_like(self.logits)
+        return self.loss_to(grad), grad
+
+    def fused_in_place(self) -> Any:
+        return self.loss_to(self.logits), self.logits
+
+
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+PEERS: dict[str, type[Peer]] = {
+    peer.name: peer
+    for peer in (
+        Xent,
+        XentAvx2,
+        Numpy,
+        CarefulNumpy,
+        Scipy,
+        Sklearn,
+        Torch,
+        TorchCompile,
+        Jax,
+        TensorFlow,
+        OnnxRuntime,
+        Numba,
+    )
+}
+OURS = (Xent.name, XentAvx2.name)
