@@ -1,0 +1,114 @@
+/* Runs one problem so many times: what bench/instructions.py counts the instructions of.
+ *
+ *     instructions DTYPE OUTER CLASSES INNER OPERATION REPETITIONS
+ *
+ * The logits lie as OUTER x CLASSES x INNER: rows of contiguous classes have INNER 1, Fortran order
+ * OUTER 1. */
+#include "xent.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ARGUMENTS = 7 };
+
+struct operation {
+    const char *name;
+    enum xent_values output;
+    bool has_target, in_place, from_lse;
+};
+
+static const struct operation OPERATIONS[] = {
+    {"forward", XENT_NO_VALUES, true, false, false},
+    {"fused", XENT_GRADIENT, true, false, false},
+    {"in_place", XENT_GRADIENT, true, true, false},
+    {"backward", XENT_GRADIENT, true, false, true},
+    {"softmax", XENT_SOFTMAX, false, false, false},
+    {"log_softmax", XENT_LOG_SOFTMAX, false, false, false},
+};
+
+static const struct operation *operation_of(const char *name) {
+    for (size_t i = 0; i < sizeof OPERATIONS / sizeof OPERATIONS[0]; i++)
+        if (!strcmp(name, OPERATIONS[i].name))
+            return &OPERATIONS[i];
+    return NULL;
+}
+
+static void *allocate(size_t count, size_t size) {
+    void *memory = calloc(count, size);
+    if (!memory)
+        exit(1);
+    return memory;
+}
+
+/* Between -8 and 8, from the linear congruential generator of Numerical Recipes. */
+static double random_logit(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state / 268435456.0 - 8;
+}
+
+static void fill(void *logits, enum xent_dtype dtype, size_t count) {
+    uint32_t state = 1;
+    for (size_t i = 0; i < count; i++) {
+        if (dtype == XENT_F32)
+            ((float *)logits)[i] = (float)random_logit(&state);
+        else
+            ((double *)logits)[i] = random_logit(&state);
+    }
+}
+
+int main(int argc, char **argv) {
+    const struct operation *operation = argc == ARGUMENTS ? operation_of(argv[5]) : NULL;
+    if (!operation) {
+        fprintf(stderr, "usage: %s f32|f64 OUTER CLASSES INNER OPERATION REPETITIONS\n", argv[0]);
+        return 2;
+    }
+    const enum xent_dtype dtype = strcmp(argv[1], "f64") ? XENT_F32 : XENT_F64;
+    const size_t itemsize = dtype == XENT_F32 ? sizeof(float) : sizeof(double);
+    const size_t outer = strtoul(argv[2], NULL, 10), classes = strtoul(argv[3], NULL, 10),
+                 inner = strtoul(argv[4], NULL, 10), rows = outer * inner;
+
+    void *logits = allocate(rows * classes, itemsize);
+    fill(logits, dtype, rows * classes);
+    int64_t *target = allocate(rows, sizeof *target);
+    for (size_t i = 0; i < rows; i++)
+        target[i] = (int64_t)(i * 7 % classes);
+    double *lse_in = allocate(rows, sizeof *lse_in); /* any number: 0 */
+
+    /* A dimension of size 1 is left out, as NumPy's caller would have it. */
+    const size_t shape[] = {outer, inner};
+    const ptrdiff_t strides[] = {(ptrdiff_t)(classes * inner * itemsize), (ptrdiff_t)itemsize};
+    const ptrdiff_t row_strides[] = {(ptrdiff_t)(inner * sizeof(double)), sizeof(double)};
+    const size_t first = outer == 1 && inner != 1, dims = outer != 1 && inner != 1 ? 2 : 1;
+
+    char *values = operation->in_place ? logits : allocate(rows * classes, itemsize);
+    struct xent_problem problem = {
+        .dtype = dtype,
+        .output = operation->output,
+        .row_dims = dims,
+        .row_shape = shape + first,
+        .classes = classes,
+        .logits = {logits, strides + first},
+        .logits_stride = (ptrdiff_t)(inner * itemsize),
+        .values = {operation->output == XENT_NO_VALUES ? NULL : values, strides + first},
+        .values_stride = (ptrdiff_t)(inner * itemsize),
+        .target = {operation->has_target ? (char *)target : NULL, row_strides + first},
+        .target_type = XENT_I64,
+        .upstream_scalar = 1.0 / (double)rows,
+        .lse_in = {operation->from_lse ? (char *)lse_in : NULL, row_strides + first},
+        .threads = 1,
+    };
+    double loss_sum;
+    if (operation->has_target && !operation->from_lse) {
+        problem.loss = allocate(rows, sizeof *problem.loss);
+        problem.loss_sum = &loss_sum;
+    }
+    for (long repetition = strtol(argv[6], NULL, 10); repetition > 0; repetition--) {
+        const enum xent_status status = xent_run(&problem);
+        if (status != XENT_OK) {
+            fprintf(stderr, "xent_run: status %d\n", (int)status);
+            return 1;
+        }
+    }
+    return 0; /* the memory is the system's again */
+}
