@@ -1,43 +1,81 @@
-"""Write the table of the README from what ``xent bench --json FILE`` measured.
+"""Write the table of the README from what bench/compare.py measured: every target's case, the lost ones included.
 
-xent bench --json bench/result.json && python bench/readme_table.py bench/result.json README.md
+python bench/readme_table.py bench/results/NAME.json README.md
 """
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from cases import Case
 from marks import replace_between_marks
+from peers import CarefulNumpy
+from results import Measurement, Result
+from targets import TARGETS
+
+OPERATIONS = {
+    "forward": "loss",
+    "fused given": "loss and gradient",
+    "fused fresh": "the same, gradient in a fresh array",
+    "fused in place": "the same, gradient over the logits",
+    "backward given": "gradient from a saved `lse`",
+}
 
 
-def duration(seconds: float) -> str:
-    """Return microseconds or milliseconds, to three digits."""
-    return f"{seconds * 1e6:.3g} us" if seconds < 1e-3 else f"{seconds * 1e3:.3g} ms"
-
-
-def table(result: dict[str, Any]) -> str:
-    """Return the measurements as a Markdown table, every one of them."""
+def section(result: Result) -> str:
+    """Return the table, and what it depends on."""
+    threads = max(result.threads)
+    memory = ", ".join(f"{name} {size}" for name, size in result.machine["caches"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [
-        "| rows x classes | operation | NumPy | xent | speed-up | error of xent | of NumPy |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        f"{result.machine['cpu']}, threads: {threads}, {memory}, {result.machine['compiler']}, Python "
+        f"{result.machine['python']}; {versions}. In 1e9 logits a second, by medians of one interleaved run:",
+        "",
+        "| logits | operation | NumPy, careful | fastest peer | | xent | times the fastest | of the memory |",
+        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
+        *rows(result, threads),
+        "",
+        f"`{result.command}`",
     ]
-    for m in result["measurements"]:
-        ours, theirs = m["xent"], m["numpy"]
-        error, their_error = (max(e for e in side["max_error"].values() if e is not None) for side in (ours, theirs))
-        lines.append(
-            f"| {m['rows']} x {m['classes']} | {m['operation']} "
-            f"| {duration(theirs['seconds']['median'])} | {duration(ours['seconds']['median'])} "
-            f"| {m['speedup']:.1f} | {error:.1e} | {their_error:.1e} |"
-        )
-    return "\n".join([*lines, "", f"`{result['command']}`", ""])
+    return "\n".join(["", *lines, "", ""])
+
+
+def rows(result: Result, threads: int) -> Iterator[str]:
+    """Return a line for each case that was measured."""
+    for case in (target.case for target in TARGETS):
+        ours = result.ours(case, threads)
+        if not ours:
+            continue
+        best = result.best_rival(case, threads)
+        share = result.share_of_bandwidth(case, threads)
+        cells = [
+            str(case.logits).replace("x", " x "),
+            OPERATIONS[case.action],
+            throughput(careful_numpy(result, case, threads)),
+            throughput(best),
+            best.peer if best else "",
+            throughput(ours),
+            f"{best.seconds.median / ours.seconds.median:.1f}" if best else "-",
+            f"{share:.0%}" if share else "-",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def careful_numpy(result: Result, case: Case, threads: int) -> Measurement | None:
+    """Return what NumPy does in arrays it is given, in the case's place."""
+    return next((m for m in result.rivals(case, threads) if m.peer == CarefulNumpy.name), None)
+
+
+def throughput(measurement: Measurement | None) -> str:
+    """Return 1e9 logits a second, to three digits."""
+    return f"{measurement.gelem_per_s:.3g}" if measurement else "-"
 
 
 def main(result_path: str, readme_path: str) -> None:
     """Replace what is between the marks in the README."""
-    replace_between_marks(Path(readme_path), "xent bench", table(json.loads(Path(result_path).read_text())))
+    replace_between_marks(Path(readme_path), "bench/compare.py", section(Result.read(Path(result_path))))
 
 
 if __name__ == "__main__":
