@@ -160,7 +160,7 @@ class Truth:
             total += reference.cross_entropy(part, target[begin : begin + step], axis=CLASS_AXIS, reduction="sum")
         first = one_row(logits).astype(np.float64)
         grad = reference.cross_entropy_grad(first, target.flat[:1], axis=CLASS_AXIS, grad_output=1 / target.size)
-        return cls(total / target.size, first_row(grad))
+        return cls(float(total) / target.size, first_row(grad))
 
     def agrees(self, loss: float | None, grad: list[float] | None, tolerance: float = 1e-4) -> bool:
         """Tell whether a peer computes the same thing; it may be far less accurate than xent."""

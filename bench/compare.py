@@ -230,6 +230,7 @@ def run(settings: Settings, command: str) -> Result:
     """Measure everything."""
     absent = {name: reason for name in settings.peers if (reason := PEERS[name].missing())}
     present: dict[str, type[Peer]] = {name: PEERS[name] for name in settings.peers if name not in absent}
+    versions = {name: version for peer in present.values() for name, version in peer.versions().items()}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         program = machine.build_bandwidth(folder)
@@ -238,12 +239,12 @@ def run(settings: Settings, command: str) -> Result:
         stack.callback(session.close)
         with suppress(KeyboardInterrupt):  # what has been measured until then is shown
             session.measure_all()
-    versions = {name: version for peer in present.values() for name, version in peer.versions().items()}
     return Result(
         command,
         machine.description(),
         versions,
-        absent | session.failed,
+        absent,
+        session.failed,
         session.measurements,
         session.bandwidths,
     )

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from functools import cache, cached_property, partial
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -47,8 +47,9 @@ class Peer:
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """Return the versions of the packages it is made of."""
-        return {package: version(DISTRIBUTIONS.get(package, package)) for package in cls.packages}
+        """Return the versions of the packages it is made of, whatever distributions bring them."""
+        distributions = packages_distributions()
+        return {package: version(distributions[package][0]) for package in cls.packages}
 
     def call(self, method: str) -> Callable[[], Any]:
         """Return what is to be timed."""
@@ -326,8 +327,8 @@ class TensorFlow(Peer):
                 value = loss(x)
             return value, tape.gradient(value, x)
 
-        self.function = partial(tf.function(loss), tensor)
-        self.value_and_grad = partial(tf.function(loss_and_grad), tensor)
+        self.function = partial(tf.function(loss, jit_compile=True), tensor)
+        self.value_and_grad = partial(tf.function(loss_and_grad, jit_compile=True), tensor)
 
     def forward(self) -> Any:
         return self.function().numpy()
@@ -437,7 +438,6 @@ class Numba(Peer):
         return self.loss_to(self.logits), self.logits
 
 
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (

@@ -30,20 +30,21 @@ def show(console: Console, result: Result) -> None:
         console.print(speed_table(result, threads))
     if result.bandwidths:
         console.print(bandwidth_table(result))
-    for peer, reason in result.absent.items():
+    for peer, reason in (*result.absent.items(), *result.failed.items()):
         console.print(f"{peer}: {reason}", markup=False)
     console.print(result.command, markup=False, soft_wrap=True)
 
 
 def check(console: Console, result: Result) -> bool:
-    """Print every target with what was measured; return whether all are reached."""
+    """Print every target with what was measured; return whether all are reached, beside every peer."""
     against_targets = list(verdicts(result))
     against_itself = [*thread_comparisons(result), *isa_comparisons(result)]
     console.print(target_table(against_targets))
     console.print(comparison_table(against_itself))
     short = [f"{v.target.case}, threads: {v.threads}" for v in against_targets if not v.met]
     short += [f"{c.case}, {c.what}" for c in against_itself if not c.figure.met]
-    console.print(f"{len(short)} of {len(against_targets) + len(against_itself)} fall short")
+    short += [f"{peer} failed: nothing is said against it" for peer in result.failed]
+    console.print(f"Figures: {len(against_targets) + len(against_itself)}; fall short: {len(short)}")
     for line in short:
         console.print(f"  {line}", markup=False)
     return not short
@@ -89,7 +90,7 @@ def _throughput(measurement: Measurement | None, best: float) -> Text:
 def bandwidth_table(result: Result) -> Table:
     """Return what the memory gave beside each case."""
     columns = ("case", "threads", *KERNELS.values())
-    table = _table("Memory, GB/s: medians [quartiles], bytes read and written", columns, left=("case",))
+    table = _table("Memory, GB/s: medians and quartiles; bytes read and bytes written count", columns, left=("case",))
     measured = {(b.case, b.threads, b.kernel): b for b in result.bandwidths}
     for case, threads in dict.fromkeys((b.case, b.threads) for b in result.bandwidths):
         bandwidths = [measured[case, threads, kernel] for kernel in KERNELS]

@@ -67,7 +67,8 @@ class Result:
     command: str
     machine: dict[str, Any]
     versions: dict[str, str]
-    absent: dict[str, str]
+    absent: dict[str, str]  # peers that are not installed, and what is missing
+    failed: dict[str, str]  # peers that ended, or computed something else
     measurements: list[Measurement]
     bandwidths: list[Bandwidth]
 
@@ -122,6 +123,7 @@ class Result:
             "machine": self.machine,
             "versions": self.versions,
             "absent": self.absent,
+            "failed": self.failed,
             "measurements": [{**asdict(m), "case": str(m.case)} for m in self.measurements],
             "bandwidths": [{**asdict(b), "case": str(b.case)} for b in self.bandwidths],
         }

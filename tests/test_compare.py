@@ -31,7 +31,7 @@ def result(*measurements, bandwidth=50e9):
     cases = {m.case for m in measurements}
     bandwidths = [Bandwidth(case, case.bandwidth, 2, bandwidth, bandwidth, bandwidth) for case in cases]
     machine = {"cpu": "a", "caches": {"L1": "32K"}, "compiler": "cc", "python": "3"}
-    return Result("command", machine, {"xent": "1"}, {}, list(measurements), bandwidths)
+    return Result("command", machine, {"xent": "1"}, {}, {}, list(measurements), bandwidths)
 
 
 def test_every_target_is_measured():
@@ -107,4 +107,4 @@ def test_comparison(tmp_path):
     content = json.loads((tmp_path / "result.json").read_text())
     assert [m["peer"] for m in content["measurements"]] == ["xent", "numpy"]
     assert all(m["seconds"]["median"] > 0 for m in content["measurements"])
-    assert content["absent"] == {}
+    assert content["absent"] == content["failed"] == {}
