@@ -25,12 +25,17 @@ def constants_of_setup() -> dict[str, Any]:
     return constants
 
 
+def isas_of_machine() -> list[str]:
+    """Return the instruction sets that are built here."""
+    isas: list[str] = constants_of_setup()["MACHINE_ISAS"].get(platform.machine().lower(), ["scalar"])
+    return isas
+
+
 def compile_core(folder: Path, extra_flags: Sequence[str] = ()) -> list[Path]:
     """Compile the core into a folder, without OpenMP; return its objects."""
     setup = constants_of_setup()
-    isas = setup["MACHINE_ISAS"].get(platform.machine().lower(), ["scalar"])
     units: list[tuple[str, list[str]]] = [(name, []) for name in setup["COMMON_SOURCES"]]
-    units += [(f"isa_{isa}.c", setup["ISA_FLAGS"][isa]) for isa in isas]
+    units += [(f"isa_{isa}.c", setup["ISA_FLAGS"][isa]) for isa in isas_of_machine()]
     objects = []
     for name, isa_flags in units:
         objects.append(folder / f"{name}.o")

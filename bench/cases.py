@@ -134,7 +134,7 @@ CLASSES_OF_ROWS_SWEEP = 1_000
 
 
 def _sweep(all_logits: Iterator[Logits]) -> tuple[Case, ...]:
-    return tuple(case for logits in all_logits for case in (Case(logits, "forward"), Case(logits, "fused", "given")))
+    return tuple(case for logits in all_logits for case in cases_of(logits))
 
 
 CLASSES_SWEEP = _sweep(Logits((SWEPT_SIZE // classes, classes)) for classes in SWEPT_CLASSES)

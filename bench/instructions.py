@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -30,11 +31,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from c_core import compile_core, link
+from c_core import compile_core, isas_of_machine, link
 
 DRIVER = Path(__file__).with_suffix(".c")
 COMMITTED = Path(__file__).with_suffix(".json")
-ISAS = ("scalar", "avx2")
+UNKNOWN_TO_VALGRIND = "avx512"
 GROWTH = 1.02
 REPETITIONS = (1, 3)
 
@@ -77,10 +78,10 @@ Counts = dict[str, dict[str, float]]  # instructions a logit, by instruction set
 
 
 def compiler() -> str:
-    """Return the compiler's name and major version, which is what the counts may depend on."""
+    """Return the compiler's name and major version and its target, which is what the counts depend on."""
     name = subprocess.run(["cc", "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S607
     major = subprocess.run(["cc", "-dumpversion"], capture_output=True, text=True, check=True).stdout  # noqa: S607
-    return f"{'clang' if 'clang' in name else 'gcc'} {major.split('.')[0].strip()}"
+    return f"{'clang' if 'clang' in name else 'gcc'} {major.split('.')[0].strip()} for {platform.machine()}"
 
 
 def count(program: Path, isa: str, problem: Problem) -> float:
@@ -107,7 +108,8 @@ def measure() -> Counts:
         link(program, DRIVER, compile_core(Path(name)))
         return {
             isa: dict(zip(map(str, PROBLEMS), pool.map(partial(count, program, isa), PROBLEMS), strict=True))
-            for isa in ISAS
+            for isa in isas_of_machine()
+            if isa != UNKNOWN_TO_VALGRIND
         }
 
 
