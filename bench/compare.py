@@ -31,7 +31,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import machine
 import report
 from cases import BY_NAME, CASES, CLASSES_SWEEP, ROWS_SWEEP, Case, Logits, Truth
-from peers import PEERS, Peer
+from peer import Peer
+from peers import PEERS
 from results import Bandwidth, Measurement, Result
 from xent.cli import Timing
 

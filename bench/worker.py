@@ -16,7 +16,8 @@ from typing import Any, TextIO
 import numpy as np
 
 from cases import BY_NAME, Case, Logits, first_row
-from peers import PEERS, Peer, UnableError
+from peer import Peer, UnableError
+from peers import PEERS
 
 MIN_SAMPLE_SECONDS = 2e-4
 

@@ -96,7 +96,7 @@ def test_grown_instructions():
     assert instructions.grown({"avx2": {"a": 10.3, "b": 9.0, "c": 1.0}}, committed) == ["avx2, a", "avx2, c"]
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.skipif(shutil.which("cc") is None or sys.platform != "linux", reason="needs cc -fopenmp")
 def test_comparison(tmp_path):
     what = ["--peer", "xent", "--peer", "numpy", "--case", "64x10*forward", "--threads", "1"]
     how = ["--rounds", "1", "--seconds", "0.01", "--check", "--json", tmp_path / "result.json"]
