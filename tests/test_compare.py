@@ -62,6 +62,14 @@ def test_share_of_the_memory(milliseconds, met):
     assert (verdict.peers.met, verdict.memory.met, verdict.met) == (True, met, met)
 
 
+@pytest.mark.parametrize(("microseconds", "met"), [(2.4, True), (2.6, False)])
+def test_longest_call(microseconds, met):
+    call = Case(Logits((64, 10)), "forward")
+    found = result(measurement(call, "xent", microseconds / 1e3), measurement(call, "numba", 100))
+    (verdict,) = verdicts(found)
+    assert (verdict.peers.met, verdict.microseconds.met, verdict.met) == (True, met, met)
+
+
 def test_without_a_peer_a_target_is_not_met():
     (verdict,) = verdicts(result(measurement(FUSED, "xent", 1)))
     assert not verdict.met
