@@ -229,6 +229,7 @@ def truth(logits: Logits) -> Truth:
 
 def run(settings: Settings, command: str) -> Result:
     """Measure everything."""
+    description = machine.description()
     absent = {name: reason for name in settings.peers if (reason := PEERS[name].missing())}
     present: dict[str, type[Peer]] = {name: PEERS[name] for name in settings.peers if name not in absent}
     versions = {name: version for peer in present.values() for name, version in peer.versions().items()}
@@ -242,7 +243,7 @@ def run(settings: Settings, command: str) -> Result:
             session.measure_all()
     return Result(
         command,
-        machine.description(),
+        description,
         versions,
         absent,
         session.failed,

@@ -48,6 +48,7 @@ def description() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "compiler": compiler.stdout.splitlines()[0],
+        "load": round(os.getloadavg()[0], 1),  # of others, if asked for before anything is started
     }
 
 

@@ -27,11 +27,12 @@ OPERATIONS = {
 def section(result: Result) -> str:
     """Return the table, and what it depends on."""
     threads = max(result.threads)
-    memory = ", ".join(f"{name} {size}" for name, size in result.machine["caches"].items())
+    caches = result.machine["caches"]
+    others = {key: value for key, value in result.machine.items() if key not in ("cpu", "caches")}
+    where = ", ".join(f"{name} {value}" for name, value in (*caches.items(), *others.items()))
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [
-        f"{result.machine['cpu']}, threads: {threads}, {memory}, {result.machine['compiler']}, Python "
-        f"{result.machine['python']}; {versions}. In 1e9 logits a second, by medians of one interleaved run:",
+        f"{result.machine['cpu']}, threads: {threads}; {where}; {versions}. In 1e9 logits a second, by medians:",
         "",
         "| logits | operation | NumPy, careful | fastest peer | | xent | times the fastest | of the memory |",
         "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
@@ -57,7 +58,7 @@ def rows(result: Result, threads: int) -> Iterator[str]:
             throughput(best),
             best.peer if best else "",
             throughput(ours),
-            f"{best.seconds.median / ours.seconds.median:.1f}" if best else "-",
+            f"{best.seconds.median / ours.seconds.median:.2g}" if best else "-",
             f"{share:.0%}" if share else "-",
         ]
         yield f"| {' | '.join(cells)} |"
