@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 OPERATIONS = {"forward": "forward", "fused": "loss and gradient"}
 TIMES = "\N{MULTIPLICATION SIGN}"
-# Told apart without colour, too: Okabe and Ito's colours, each with its own marker.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999", "#b8a800", "#000000")
-MARKERS = "s^vDP<>X*p"
+# Told apart without colour, too: Okabe and Ito's colours and some of Tol's, each with its own marker.
+COLOURS = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999"),
+    *("#b8a800", "#000000", "#882255", "#117733", "#44aa99", "#332288"),
+)
+MARKERS = "s^vDP<>X*ph8"
 
 
 def draw(result: Result, folder: Path) -> None:
