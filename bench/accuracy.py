@@ -24,16 +24,16 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
 
 import numpy as np
-from accuracy_peers import PEERS, installed
-from accuracy_tables import Figures, all_tables, families_text
 from contract import PROMISED, Results, errors, exact_results, xent_results
 from families import LONG, QUICK, Family, batches, lengths
-from isas import isa_executor, supported_isas
-from marks import replace_between_marks
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from accuracy_peers import PEERS, installed
+from accuracy_tables import Figures, all_tables, families_text
+from isas import isa_executor, supported_isas
+from marks import replace_between_marks
 from xent.cli import configuration
 
 RESULT = ROOT / "bench" / "accuracy.json"

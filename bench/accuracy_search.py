@@ -21,9 +21,10 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 from contract import PROMISED, errors, exact_results, worst_of_rows, xent_results
 from families import WORST_ROWS
-from isas import isa_executor, supported_isas
 from numpy.typing import NDArray
 from rich.console import Console
+
+from isas import isa_executor, supported_isas
 
 LENGTHS = (2, 3, 4, 5, 8, 13, 16, 17, 24, 32, 40, 70)
 VARIATIONS = 256  # of a row, at once

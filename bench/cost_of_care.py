@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import runpy
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,9 @@ from rich.progress import track
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-BUILD_CORE = runpy.run_path(str(ROOT / "tests" / "build_core.py"))["build_core"]
+sys.path.append(str(ROOT / "tests"))
+
+from build_core import build_core
 
 COMPILER = "cc"
 SHAPES = ((1024, 32768), (16, 32768))  # as large as the memory, and within the caches
@@ -39,7 +40,7 @@ def build(folder: Path, variant: str) -> ctypes.CDLL:
     if variant == "careless":
         shutil.copytree(ROOT / "bench" / "careless", csrc, dirs_exist_ok=True)
     flags = ["-fopenmp", "-fPIC"]
-    objects = BUILD_CORE(csrc, COMPILER, extra_flags=flags, csrc=csrc)
+    objects = build_core(csrc, COMPILER, extra_flags=flags, csrc=csrc)
     library = folder / f"{variant}.so"
     source = ROOT / "bench" / "cost_of_care.c"
     subprocess.run(

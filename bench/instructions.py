@@ -31,7 +31,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from c_core import compile_core, isas_of_machine, link
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from build_core import build_core, isas_of, link
 
 DRIVER = Path(__file__).with_suffix(".c")
 COMMITTED = Path(__file__).with_suffix(".json")
@@ -105,10 +107,10 @@ def measure() -> Counts:
     """Count everything, in parallel: counts do not mind."""
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         program = Path(name, "instructions")
-        link(program, DRIVER, compile_core(Path(name)))
+        link(program, DRIVER, build_core(Path(name)))
         return {
             isa: dict(zip(map(str, PROBLEMS), pool.map(partial(count, program, isa), PROBLEMS), strict=True))
-            for isa in isas_of_machine()
+            for isa in isas_of()
             if isa != UNKNOWN_TO_VALGRIND
         }
 

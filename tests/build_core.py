@@ -6,18 +6,20 @@ import ast
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
 
 
-def constants_of_setup():
+def constants_of_setup() -> dict[str, Any]:
     """Return the literal constants of setup.py, which cannot be imported without the build's requirements."""
     constants = {}
     for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(node, ast.Assign):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
                 constants[node.targets[0].id] = ast.literal_eval(node.value)
             except ValueError:
@@ -25,22 +27,29 @@ def constants_of_setup():
     return constants
 
 
-def isas_of(machine=None):
+def isas_of(machine: str | None = None) -> list[str]:
     """Return the instruction sets that are compiled for a machine, by default this one."""
-    return constants_of_setup()["MACHINE_ISAS"].get((machine or platform.machine()).lower(), ["scalar"])
+    isas: list[str] = constants_of_setup()["MACHINE_ISAS"].get((machine or platform.machine()).lower(), ["scalar"])
+    return isas
 
 
-def build_core(folder, compiler="cc", isas=None, extra_flags=(), csrc=CSRC):
+def build_core(
+    folder: Path,
+    compiler: str = "cc",
+    isas: Sequence[str] | None = None,
+    extra_flags: Sequence[str] = (),
+    csrc: Path = CSRC,
+) -> list[Path]:
     """Compile the C core into `folder` and return its object files; warnings are errors.
 
     `isas` are those of the machine that `compiler` compiles for, by default this one. `extra_flags` come
     last and go to every file. The sources are those in `csrc`.
     """
     setup = constants_of_setup()
-    units = [(name, []) for name in setup["COMMON_SOURCES"]]
+    units: list[tuple[str, list[str]]] = [(name, []) for name in setup["COMMON_SOURCES"]]
     units += [(f"isa_{isa}.c", setup["ISA_FLAGS"][isa]) for isa in isas or isas_of()]
 
-    def compile_unit(unit):
+    def compile_unit(unit: tuple[str, list[str]]) -> Path:
         name, isa_flags = unit
         built = (Path(folder) / name).with_suffix(".o")
         flags = [*setup["FLAGS"], *setup["WARNINGS"], "-Werror", *isa_flags, *extra_flags]
@@ -49,3 +58,9 @@ def build_core(folder, compiler="cc", isas=None, extra_flags=(), csrc=CSRC):
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(compile_unit, units))
+
+
+def link(program: Path, source: Path, objects: Iterable[Path]) -> None:
+    """Compile a program of one file that uses the core."""
+    command = ["cc", "-std=c11", "-O2", f"-I{CSRC}", str(source), *map(str, objects), "-lm", "-o", str(program)]
+    subprocess.run(command, check=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 
-import accuracy
 import pytest
+
+import accuracy
 from accuracy_tables import Table, all_tables, over_families, ulp_text
 from marks import replace_between_marks
 

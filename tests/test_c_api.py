@@ -7,7 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from build_core import CSRC, ROOT, build_core
+from build_core import ROOT, build_core, link
 
 import xent
 
@@ -15,9 +15,7 @@ import xent
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_example_in_c(tmp_path):
     program = tmp_path / "cross_entropy"
-    objects = build_core(tmp_path)
-    example = ROOT / "examples" / "cross_entropy.c"
-    subprocess.run(["cc", "-std=c11", f"-I{CSRC}", example, *objects, "-lm", "-o", program], check=True)
+    link(program, ROOT / "examples" / "cross_entropy.c", build_core(tmp_path))
     done = subprocess.run([program], capture_output=True, text=True, check=True)
 
     printed = [[float(word) for word in line.replace(":", " ").split()] for line in done.stdout.splitlines()]

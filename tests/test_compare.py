@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+from build_core import ROOT
 
 import instructions
 import xent
-from c_core import ROOT
 from cases import BY_NAME, CASES, Case, Logits, Truth, first_row
 from results import Bandwidth, Measurement, Result
 from targets import TARGETS, thread_comparisons, verdicts
