@@ -14,13 +14,20 @@ static const size_t BLOCKS_PER_THREAD = 4;
  * reading the lines first, a third of the traffic. */
 static const double STREAM_FROM = 8 << 20;
 
+/* How many threads so many logits are worth, of those there are. Asking for them takes a while, too. */
+static size_t team_for(const struct xent_problem *problem, double logits) {
+    if (logits < 2 * (double)LOGITS_PER_THREAD) {
+        return 1;
+    }
+    const int most = problem->threads > 0 ? problem->threads : xent_available_threads();
+    const double worth = logits / (double)LOGITS_PER_THREAD;
+    return worth < (double)most ? (size_t)worth : (size_t)most;
+}
+
 struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const size_t blocks = (problem->classes + XENT_BLOCK - 1) / XENT_BLOCK;
     const double logits = (double)rows * (double)problem->classes;
-    size_t team = (size_t)problem->threads;
-    if (logits < (double)(team * LOGITS_PER_THREAD)) {
-        team = (size_t)(logits / (double)LOGITS_PER_THREAD);
-    }
+    size_t team = team_for(problem, logits);
 
     /* Rows are shared where they are many, because then nobody waits within a row. */
     size_t sharing_columns = blocks / BLOCKS_PER_THREAD;

@@ -36,7 +36,7 @@ static enum xent_status check(const struct xent_problem *problem) {
     const bool values = problem->output != XENT_NO_VALUES;
     const bool needs_target = problem->output == XENT_GRADIENT || problem->loss;
     const bool good =
-        problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 && problem->threads >= 1 &&
+        problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 && problem->threads >= 0 &&
         problem->logits.data && values == (problem->values.data != NULL) &&
         (!needs_target || problem->target.data) && (!problem->loss_sum || problem->loss);
     return good ? XENT_OK : XENT_BAD_PROBLEM;

@@ -65,7 +65,7 @@ struct xent_problem {
     double *loss_sum; /* one double, the sum in a fixed order, or NULL; needs `loss` */
     double *lse;      /* rows doubles, C order, or NULL */
 
-    int threads; /* >= 1: the largest team to use */
+    int threads; /* the largest team to use; 0: what xent_available_threads says */
 
     size_t bad_row; /* out: the row a status speaks of */
 };

@@ -140,3 +140,39 @@ def test_show_config(capsys):
     assert config["xent"] == xent.__version__
     with pytest.raises(ValueError, match="mode must be one of 'stdout', 'dicts', not 'json'"):
         xent.show_config(mode="json")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("rows", [1, 64, 300])
+def test_the_common_call_is_the_general_one(dtype, rng, rows, reduction):
+    """Contiguous rows and defaults take a shorter way to the C core: with n_threads they do not."""
+    x, target = rng.normal(size=(rows, 10)).astype(dtype), rng.integers(10, size=rows)
+    loss = xent.cross_entropy(x, target, reduction=reduction, n_threads=1)
+    grad = xent.cross_entropy_grad(x, target, reduction=reduction, n_threads=1)
+    short = xent.cross_entropy(x, target, reduction=reduction)
+    assert (type(short), short) == (type(loss), loss)
+    for grad_out in (None, np.empty_like(x), x.copy()):
+        logits = x if grad_out is None else grad_out
+        logits[...] = x
+        both = xent.cross_entropy_and_grad(logits, target, reduction=reduction, grad_out=grad_out)
+        assert (type(both[0]), both[0]) == (type(loss), loss)
+        np.testing.assert_array_equal(both[1], grad)
+        assert grad_out is None or both[1] is grad_out
+    _, doubled = xent.cross_entropy_and_grad(x, target, reduction=reduction, grad_output=2.0)
+    np.testing.assert_array_equal(doubled, 2 * grad)
+
+
+def test_the_common_call_sees_shared_memory(rng):
+    memory = rng.normal(size=50).astype(np.float32)
+    x = memory[:40].reshape(10, 4)
+    target = rng.integers(4, size=10)
+    expected = xent.cross_entropy_grad(x.copy(), target)
+    _, grad = xent.cross_entropy_and_grad(x, target, grad_out=memory[4:44].reshape(10, 4))
+    np.testing.assert_array_equal(grad, expected)
+    grad = np.zeros((10, 4), np.float32)
+    labels = grad.reshape(-1).view(np.int32)[5:15]
+    labels[:] = target
+    x = rng.normal(size=(10, 4)).astype(np.float32)
+    expected = xent.cross_entropy_grad(x, target)
+    xent.cross_entropy_and_grad(x, labels, grad_out=grad)
+    np.testing.assert_array_equal(grad, expected)

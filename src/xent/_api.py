@@ -18,7 +18,7 @@ Loss = Any  # a float32 or float64 scalar, or an array of them
 
 
 def _threads(n_threads: int | None) -> int:
-    return _config.get_num_threads() if n_threads is None else _arrays.threads("n_threads", n_threads)
+    return _config.limit if n_threads is None else _arrays.threads("n_threads", n_threads)
 
 
 class _Rows:
@@ -133,6 +133,10 @@ def cross_entropy(
     >>> xent.cross_entropy(logits, [0, 1], reduction="none")
     array([4.07605964e-01, 1.87152459e-13])
     """
+    if out is None and n_threads is None:
+        loss = _core.run_plain(logits, target, axis, reduction, 1.0, None, False, _config.limit)
+        if loss is not None:
+            return loss
     _arrays.choice("reduction", reduction, REDUCTIONS)
     rows = _Rows(logits, target, axis)
     rows.check_loss_out("out", out, reduction)
@@ -199,6 +203,10 @@ def cross_entropy_and_grad(
     array([[-3.3475906e-01,  2.4472846e-01,  9.0030573e-02],
            [ 9.3576229e-14, -1.8715246e-13,  9.3576229e-14]], dtype=float32)
     """
+    if loss_out is None and n_threads is None:
+        both = _core.run_plain(logits, target, axis, reduction, grad_output, grad_out, True, _config.limit)
+        if both is not None:
+            return both  # type: ignore[no-any-return]
     _arrays.choice("reduction", reduction, REDUCTIONS)
     rows = _Rows(logits, target, axis)
     upstream_scalar, upstream = rows.upstream(grad_output, reduction)

@@ -10,7 +10,7 @@ import numpy as np
 
 from xent import _arrays, _core
 
-_num_threads: int | None = None
+limit = 0  # of the threads of a call, as the C core takes it: 0 leaves the choice to it
 
 
 def set_num_threads(n: int) -> None:
@@ -39,8 +39,8 @@ def set_num_threads(n: int) -> None:
     1
     >>> xent.set_num_threads(before)
     """
-    global _num_threads  # noqa: PLW0603 - the setting is the process's
-    _num_threads = _arrays.threads("n", n)
+    global limit  # noqa: PLW0603 - the setting is the process's
+    limit = _arrays.threads("n", n)
 
 
 def get_num_threads() -> int:
@@ -59,7 +59,7 @@ def get_num_threads() -> int:
     >>> xent.get_num_threads() >= 1
     True
     """
-    return _num_threads if _num_threads is not None else _core.available_threads()
+    return limit or _core.available_threads()
 
 
 @overload

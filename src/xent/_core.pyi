@@ -21,8 +21,18 @@ def run(
     lse_in: NDArray[Any] | None = None,
     loss: NDArray[Any] | None = None,
     lse: NDArray[Any] | None = None,
-    threads: int = 1,
+    threads: int = 0,
 ) -> float: ...
+def run_plain(
+    logits: object,
+    target: object,
+    axis: object,
+    reduction: object,
+    grad_output: object,
+    grad_out: object,
+    gradient: bool,
+    threads: int,
+) -> Any: ...
 def isa() -> str: ...
 def supported_isas() -> list[str]: ...
 def available_threads() -> int: ...

@@ -5,6 +5,8 @@ Arrays come checked from `xent._api`: the right shapes, native byte order, a dty
 """
 
 from libc.stddef cimport ptrdiff_t, size_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 cimport numpy as cnp
 
@@ -13,6 +15,10 @@ import os
 import numpy as np
 
 cnp.import_array()
+
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_Scalar(void *data, cnp.dtype dtype, object base)
 
 
 cdef extern from "xent.h" nogil:
@@ -137,7 +143,7 @@ def run(
     cnp.ndarray lse_in=None,
     cnp.ndarray loss=None,
     cnp.ndarray lse=None,
-    int threads=1,
+    int threads=0,
 ):
     """Run one problem and return the sum of its losses.
 
@@ -182,6 +188,114 @@ def run(
         raise IndexError(f"target{where} = {target[index]} is out of range for {problem.classes} classes")
     check(status)
     return loss_sum
+
+
+cdef bint is_plain(object array, int dims):
+    """Whether it is an ndarray itself, of so many dimensions, contiguous and in native byte order."""
+    return (
+        cnp.PyArray_CheckExact(array)
+        and cnp.PyArray_NDIM(<cnp.ndarray>array) == dims
+        and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>array)
+        and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array)
+    )
+
+
+cdef bint are_plain_rows(object logits, object target):
+    """Whether they are rows of floats and one integer for each, as the C core takes them."""
+    if not (is_plain(logits, 2) and is_plain(target, 1)):
+        return False
+    cdef int floats = cnp.PyArray_TYPE(<cnp.ndarray>logits)
+    return (
+        (floats == cnp.NPY_FLOAT32 or floats == cnp.NPY_FLOAT64)
+        and cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(<cnp.ndarray>target))
+        and cnp.PyArray_DIM(<cnp.ndarray>logits, 0) == cnp.PyArray_DIM(<cnp.ndarray>target, 0)
+        and cnp.PyArray_DIM(<cnp.ndarray>logits, 1) > 0
+    )
+
+
+cdef bint apart(cnp.ndarray a, cnp.ndarray b):
+    """Whether contiguous arrays share no memory."""
+    cdef char *a_data = <char *>cnp.PyArray_DATA(a)
+    cdef char *b_data = <char *>cnp.PyArray_DATA(b)
+    return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
+
+
+cdef bint takes_gradient(object out, cnp.ndarray logits, cnp.ndarray target):
+    """Whether the gradient can be written to `out`: over the logits, or away from all inputs."""
+    if not is_plain(out, 2):
+        return False
+    cdef cnp.ndarray array = <cnp.ndarray>out
+    return (
+        cnp.PyArray_TYPE(array) == cnp.PyArray_TYPE(logits)
+        and cnp.PyArray_DIM(array, 0) == cnp.PyArray_DIM(logits, 0)
+        and cnp.PyArray_DIM(array, 1) == cnp.PyArray_DIM(logits, 1)
+        and cnp.PyArray_ISWRITEABLE(array)
+        and (cnp.PyArray_DATA(array) == cnp.PyArray_DATA(logits) or apart(array, logits))
+        and apart(array, target)
+    )
+
+
+def run_plain(
+    object logits, object target, object axis, object reduction, object grad_output, object grad_out, bint gradient,
+    int threads
+):
+    """Run the most common call and return its loss, or the loss and the gradient; ``None`` if it is another call.
+
+    Small batches are decided by what happens before and after the arithmetic, so this does nothing that can
+    be avoided. Whatever is not plain, errors included, is left to the general way.
+    """
+    cdef bint mean = reduction == "mean"
+    if not (type(axis) is int and axis == -1 and type(reduction) is str and (mean or reduction == "sum")):
+        return None
+    if not (type(grad_output) is float and are_plain_rows(logits, target)):
+        return None
+    cdef cnp.ndarray x = <cnp.ndarray>logits
+    cdef cnp.ndarray c = <cnp.ndarray>target
+    cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0)
+    if rows == 0 or (gradient and grad_out is not None and not takes_gradient(grad_out, x, c)):
+        return None
+    if gradient and grad_out is None:
+        grad_out = cnp.PyArray_EMPTY(2, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+
+    cdef double loss_sum = 0
+    cdef double few_losses[256]
+    cdef double *losses = few_losses
+    cdef xent_problem problem
+    cdef xent_status status
+    memset(&problem, 0, sizeof(problem))
+    problem.dtype = XENT_F32 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else XENT_F64
+    problem.row_dims = 1
+    problem.row_shape = <const size_t *>cnp.PyArray_DIMS(x)
+    problem.classes = <size_t>cnp.PyArray_DIM(x, 1)
+    problem.logits = row_array(x)
+    problem.logits_stride = cnp.PyArray_ITEMSIZE(x)
+    if gradient:
+        problem.output = XENT_GRADIENT
+        problem.values = row_array(<cnp.ndarray>grad_out)
+        problem.values_stride = problem.logits_stride
+    problem.target = row_array(c)
+    problem.target_type = integer_type(c.dtype)
+    problem.upstream_scalar = <double>grad_output / (rows if mean else 1)
+    problem.loss_sum = &loss_sum
+    problem.threads = threads
+    with nogil:
+        if rows > 256:
+            losses = <double *>malloc(<size_t>rows * sizeof(double))
+        problem.loss = losses
+        status = xent_run(&problem) if losses != NULL else XENT_NO_MEMORY
+        if losses != few_losses:
+            free(losses)
+    if status == XENT_TARGET_OUT_OF_RANGE:
+        return None
+    check(status)
+
+    cdef double result = loss_sum / rows if mean else loss_sum
+    cdef float single = <float>result
+    cdef void *value = &result
+    if problem.dtype == XENT_F32:
+        value = &single
+    loss = PyArray_Scalar(value, x.dtype, None)
+    return (loss, grad_out) if gradient else loss
 
 
 def isa():
