@@ -7,9 +7,14 @@
 #include <math.h>
 #include <stdatomic.h>
 
+enum { VECTOR = 64 }; /* bytes, on every instruction set */
+
+/* A tile of more than one vector of rows stays in half of the L1 cache. */
+enum { TILE = 16384, VECTORS = XENT_ROWS * sizeof(float) / VECTOR };
+
 /* One thread's own memory. */
 struct workspace {
-    char tile[XENT_TILE_CLASSES * XENT_TILE_ROW];
+    char cells[XENT_TILE_CLASSES * VECTOR > TILE ? XENT_TILE_CLASSES * VECTOR : TILE];
     struct xent_rows rows;
     struct xent_factors factors;
     size_t target[XENT_ROWS];
@@ -20,13 +25,24 @@ size_t xent_lanes_workspace(const struct xent_job *job) {
     return xent_whole_lines(sizeof(struct workspace));
 }
 
-static size_t lanes(const struct xent_job *job) { return XENT_TILE_ROW / job->itemsize; }
+/* The vectors of rows that a tile has room for. */
+static size_t vectors(const struct xent_job *job) {
+    const size_t fit = TILE / VECTOR / job->problem->classes;
+    return fit < 1 ? 1 : fit < VECTORS ? fit : VECTORS;
+}
 
 /* Rows in a line, and where they are. */
 struct group {
     struct xent_place at;
-    size_t first, count;
+    size_t first;
+    struct xent_tile tile;
 };
+
+static struct xent_cells cells_of(const struct xent_job *job, enum xent_job_array array,
+                                  const struct group *group, ptrdiff_t class_stride) {
+    return (struct xent_cells){xent_address(job, array, &group->at), xent_stride(job, array),
+                               class_stride};
+}
 
 /* log_softmax has its largest class in the place of a target; softmax and logsumexp have none. */
 static bool has_target(const struct xent_job *job) {
@@ -37,30 +53,29 @@ static bool has_target(const struct xent_job *job) {
 static void take_rows(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
     if (xent_has(job, TARGET)) {
-        xent_read_classes(job, xent_address(job, TARGET, &group->at), group->count, work->target);
+        xent_read_classes(job, xent_address(job, TARGET, &group->at), group->tile.rows,
+                          work->target);
     } else if (has_target(job)) {
-        job->kernels->lanes_largest(work->tile, job->problem->classes, work->target);
+        job->kernels->lanes_largest(&group->tile, work->target);
     }
     if (has_target(job)) {
-        job->kernels->lanes_take(work->tile, group->count, work->target, work->rows.target_logit);
+        job->kernels->lanes_take(&group->tile, work->target, work->rows.target_logit);
     }
-    xent_take_rows(job, &group->at, group->count, &work->rows, 0);
+    xent_take_rows(job, &group->at, group->tile.rows, &work->rows, 0);
 }
 
 /* The values take the place of what reduce has left in the tile.
  * log q_j = (x_j - x_m) - loss_m with x_m the largest: both are negative, so nothing cancels. */
 static void emit(const struct xent_job *job, const struct group *group, struct workspace *work) {
-    const size_t classes = job->problem->classes;
     if (job->problem->output == XENT_LOG_SOFTMAX) {
-        job->kernels->lanes_put(work->tile, group->count, work->target, work->rows.target_logit);
-        job->kernels->lanes_emit_shifted(work->tile, classes, work->rows.target_logit,
-                                         work->rows.loss);
+        job->kernels->lanes_put(&group->tile, work->target, work->rows.target_logit);
+        job->kernels->lanes_emit_shifted(&group->tile, work->rows.target_logit, work->rows.loss);
         return;
     }
-    job->finish->factors(&work->rows, lanes(job), job->single, &work->factors);
-    job->kernels->lanes_emit(work->tile, classes, &work->factors);
+    job->finish->factors(&work->rows, group->tile.rows, job->single, &work->factors);
+    job->kernels->lanes_emit(&group->tile, &work->factors);
     if (has_target(job)) {
-        job->kernels->lanes_put(work->tile, group->count, work->target, work->rows.target_gradient);
+        job->kernels->lanes_put(&group->tile, work->target, work->rows.target_gradient);
     }
 }
 
@@ -68,16 +83,14 @@ static void run_group(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
     const struct xent_problem *problem = job->problem;
     const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
-    job->kernels->lanes_load(xent_address(job, LOGITS, &group->at), xent_stride(job, LOGITS),
-                             problem->logits_stride, group->count, problem->classes, work->tile);
+    job->kernels->lanes_load(&group->tile, cells_of(job, LOGITS, group, problem->logits_stride));
     take_rows(job, group, work);
-    job->kernels->lanes_reduce(work->tile, problem->classes, from_exps, &work->rows);
-    xent_finish_rows(job, &work->rows, group->first, group->count);
+    job->kernels->lanes_reduce(&group->tile, from_exps, &work->rows);
+    xent_finish_rows(job, &work->rows, group->first, group->tile.rows);
     if (xent_has(job, VALUES)) {
         emit(job, group, work);
-        job->kernels->lanes_store(work->tile, xent_address(job, VALUES, &group->at),
-                                  xent_stride(job, VALUES), problem->values_stride, group->count,
-                                  problem->classes, job->plan.stream);
+        job->kernels->lanes_store(
+            &group->tile, cells_of(job, VALUES, group, problem->values_stride), job->plan.stream);
     }
 }
 
@@ -87,10 +100,10 @@ static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
  * where rows that lie side by side are aligned. */
 static size_t group_size(const struct xent_job *job, const struct xent_cursor *at, size_t left) {
     const enum xent_job_array array = xent_has(job, VALUES) ? VALUES : LOGITS;
-    size_t size = lanes(job);
+    size_t size = vectors(job) * VECTOR / job->itemsize;
     if (xent_stride(job, array) == (ptrdiff_t)job->itemsize) {
         const uintptr_t address = (uintptr_t)xent_address(job, array, &at->place);
-        size -= address % XENT_TILE_ROW / job->itemsize;
+        size -= address % VECTOR / job->itemsize;
     }
     return smaller(size, smaller(xent_rows_in_line(at, job), left));
 }
@@ -104,12 +117,12 @@ static void run_lanes(void *context, int member, int team) {
     for (size_t i = 0; i < XENT_ROWS; i++) {
         work->rows.target_logit[i] = -INFINITY;
     }
-    size_t row = range.begin;
-    while (row < range.end) {
-        const struct group group = {at.place, row, group_size(job, &at, range.end - row)};
-        run_group(job, &group, work);
-        xent_advance(&at, job, group.count);
-        row += group.count;
+    for (size_t row = range.begin, rows; row < range.end; row += rows) {
+        rows = group_size(job, &at, range.end - row);
+        const size_t pitch = (rows * job->itemsize + VECTOR - 1) / VECTOR * VECTOR;
+        const struct xent_tile tile = {work->cells, rows, job->problem->classes, (ptrdiff_t)pitch};
+        run_group(job, &(struct group){at.place, row, tile}, work);
+        xent_advance(&at, job, rows);
     }
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }

@@ -19,12 +19,26 @@ struct xent_sum {
     double shift;    /* zero unless the logits are large, see docs/design.md */
 };
 
-/* Rows that are finished together at the most: those of a tile, 64 bytes of REALs. */
-enum { XENT_ROWS = 16 };
+/* Rows that are finished together at the most. */
+enum { XENT_ROWS = 64 };
 
-/* The most classes that a tile holds: 8 KiB of f32. From about so many on a row by itself fills the
+/* The most classes of rows that lie side by side: from about so many on a row by itself fills the
  * vectors. A row's bits depend on it. */
-enum { XENT_TILE_CLASSES = 128, XENT_TILE_ROW = 64 };
+enum { XENT_TILE_CLASSES = 128 };
+
+/* Rows side by side: row i of class k is REAL number i from `cells + k * pitch` on. The pitch is
+ * whole vectors, whose lanes beyond the rows hold numbers that do not matter. */
+struct xent_tile {
+    char *cells;
+    size_t rows, classes;
+    ptrdiff_t pitch;
+};
+
+/* Where the same rows and classes are in an array. */
+struct xent_cells {
+    char *data;
+    ptrdiff_t row_stride, class_stride;
+};
 
 /* The scalars of rows, lane by lane. */
 struct xent_rows {
@@ -80,24 +94,19 @@ struct xent_aside {
     /* Adds e^x over the block to `sum`, in twice double's precision; for x below about 1. */      \
     KERNEL(sum_precisely, void, (const void *logits, size_t n, struct two *sum))                   \
     KERNEL(emit_shifted, void, (const void *logits, size_t n, double high, double low, void *out)) \
-    /* From here on rows lie side by side in a tile, one in each lane of a vector, class after     \
-     * class; strides are in bytes. Lanes without a row hold numbers that do not matter. */        \
-    KERNEL(lanes_load, void,                                                                       \
-           (const char *logits, ptrdiff_t row_stride, ptrdiff_t class_stride, size_t rows,         \
-            size_t classes, void *tile))                                                           \
-    /* The first of every lane's largest classes. */                                               \
-    KERNEL(lanes_largest, void, (const void *tile, size_t classes, size_t *target))                \
-    /* Reads every lane's target, and masks it with -inf; puts another number there. */            \
-    KERNEL(lanes_take, void, (void *tile, size_t rows, const size_t *target, double *logits))      \
-    KERNEL(lanes_put, void, (void *tile, size_t rows, const size_t *target, const double *values)) \
-    /* The sums over all classes of the tile; the terms take the logits' place if `keep`. */       \
-    KERNEL(lanes_reduce, void, (void *tile, size_t classes, bool keep, struct xent_rows *rows))    \
-    KERNEL(lanes_emit, void, (void *tile, size_t classes, const struct xent_factors *factors))     \
+    KERNEL(lanes_load, void, (const struct xent_tile *tile, struct xent_cells logits))             \
+    /* The first of every row's largest classes. */                                                \
+    KERNEL(lanes_largest, void, (const struct xent_tile *tile, size_t *target))                    \
+    /* Reads every row's target, and masks it with -inf; puts another number there. */             \
+    KERNEL(lanes_take, void, (const struct xent_tile *tile, const size_t *target, double *logits)) \
+    KERNEL(lanes_put, void,                                                                        \
+           (const struct xent_tile *tile, const size_t *target, const double *values))             \
+    /* The sums over all classes; the terms take the logits' place if `keep`. */                   \
+    KERNEL(lanes_reduce, void, (const struct xent_tile *tile, bool keep, struct xent_rows *rows))  \
+    KERNEL(lanes_emit, void, (const struct xent_tile *tile, const struct xent_factors *factors))   \
     KERNEL(lanes_emit_shifted, void,                                                               \
-           (void *tile, size_t classes, const double *high, const double *low))                    \
-    KERNEL(lanes_store, void,                                                                      \
-           (const void *tile, char *values, ptrdiff_t row_stride, ptrdiff_t class_stride,          \
-            size_t rows, size_t classes, bool stream))
+           (const struct xent_tile *tile, const double *high, const double *low))                  \
+    KERNEL(lanes_store, void, (const struct xent_tile *tile, struct xent_cells values, bool stream))
 
 /* What follows from the sums, whatever the dtype of the logits. */
 #define XENT_FINISH_KERNELS(KERNEL)                                                                \

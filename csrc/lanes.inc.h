@@ -1,13 +1,15 @@
-/* The kernels where rows lie side by side: class k of LANES rows is vector k of a tile. For few
- * classes, where a row by itself does not fill vectors, in any layout of the arrays. Included once
- * per dtype after sum.inc.h; knows vectors and nothing else. */
+/* The kernels where rows lie side by side in a tile: for few classes, where a row by itself does
+ * not fill vectors, in any layout of the arrays. Included once per dtype after rows.inc.h; knows
+ * vectors and nothing else. */
 
-enum { V(ITEM) = sizeof(REAL), V(TILE_ROW) = sizeof(V(vec)) };
+enum { V(ITEM) = sizeof(REAL), V(VECTOR) = sizeof(V(vec)) };
 
-/* Logits are fetched so many vectors ahead where each class is a stream of its own. */
-enum { V(COLUMNS_AHEAD) = 8 };
+XENT_INLINE REAL *V(tile_at)(const struct xent_tile *tile, size_t class, size_t row) {
+    return (REAL *)(void *)(tile->cells + (ptrdiff_t)class * tile->pitch) + row;
+}
 
-/* Where neither the classes nor the rows of a group are contiguous, or the group is not full. */
+/* Where neither the rows nor the classes of a row are contiguous, and for rows that do not fill a
+ * vector. */
 XENT_INLINE void V(copy_cells)(const char *from, ptrdiff_t from_row, ptrdiff_t from_class, char *to,
                                ptrdiff_t to_row, ptrdiff_t to_class, size_t rows, size_t classes) {
     for (ptrdiff_t k = 0; k < (ptrdiff_t)classes; k++) {
@@ -18,189 +20,263 @@ XENT_INLINE void V(copy_cells)(const char *from, ptrdiff_t from_row, ptrdiff_t f
     }
 }
 
-/* The k-th class that a block of SQUARE classes begins with: the last block overlaps the one
+/* The class that the k-th block of SQUARE classes begins with: the last block overlaps the one
  * before, so that nothing beyond a row is touched. */
 XENT_INLINE ptrdiff_t V(block_class)(size_t k, size_t classes) {
     return (ptrdiff_t)(k + V(SQUARE) <= classes ? k : classes - V(SQUARE));
 }
 
-/* Contiguous rows of fewer than SQUARE classes, all rows one after the other: a block that begins
- * with one of them has the next ones, too. */
-XENT_INLINE bool V(packs)(ptrdiff_t row_stride, size_t classes) {
-    return classes < V(SQUARE) && row_stride == (ptrdiff_t)(classes * sizeof(REAL));
+/* How LANES rows lie in an array. */
+enum V(layout) {
+    V(COLUMNS), /* neighbouring rows are contiguous */
+    V(BLOCKS),  /* rows are, and have blocks of SQUARE classes */
+    V(PACKED),  /* rows are, of fewer classes, one after the other: a block has several rows */
+    V(CELLS)    /* anything else */
+};
+
+XENT_INLINE enum V(layout) V(layout_of)(struct xent_cells cells, size_t rows, size_t classes) {
+    if (rows < V(LANES)) {
+        return V(CELLS);
+    }
+    if (cells.row_stride == V(ITEM)) {
+        return V(COLUMNS);
+    }
+    if (cells.class_stride == V(ITEM)) {
+        const bool packed = cells.row_stride == (ptrdiff_t)(classes * sizeof(REAL));
+        return classes >= V(SQUARE) ? V(BLOCKS) : packed ? V(PACKED) : V(CELLS);
+    }
+    return V(CELLS);
 }
 
-static void V(lanes_load)(const char *logits, ptrdiff_t row_stride, ptrdiff_t class_stride,
-                          size_t rows, size_t classes, void *tile) {
-    char *const to = tile;
-    const bool whole = rows == V(LANES);
-    if (whole && row_stride == V(ITEM)) {
-        for (ptrdiff_t k = 0; k < (ptrdiff_t)classes; k++) {
-            const REAL *const x = (const REAL *)(const void *)(logits + k * class_stride);
-            __builtin_prefetch(x + V(COLUMNS_AHEAD) * V(LANES), 0, 2);
-            V(store)((REAL *)(void *)(to + k * V(TILE_ROW)), V(load)(x));
-        }
-    } else if (whole && class_stride == V(ITEM) && classes >= V(SQUARE)) {
+/* A vector of rows, from `row` on; columns are copied by themselves. */
+XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells from, size_t row) {
+    const char *const logits = from.data + (ptrdiff_t)row * from.row_stride;
+    char *const cells = (char *)V(tile_at)(tile, 0, row);
+    const size_t rows = tile->rows - row, classes = tile->classes;
+    switch (V(layout_of)(from, rows, classes)) {
+    case V(COLUMNS):
+        break;
+    case V(BLOCKS):
         for (size_t k = 0; k < classes; k += V(SQUARE)) {
             const ptrdiff_t class = V(block_class)(k, classes);
-            for (ptrdiff_t row = 0; row < V(LANES); row += V(SQUARE)) {
-                V(transpose)(logits + row * row_stride + class * V(ITEM), row_stride,
-                             to + class * V(TILE_ROW) + row * V(ITEM), V(TILE_ROW));
+            for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
+                V(transpose)(logits + i * from.row_stride + class * V(ITEM), from.row_stride,
+                             cells + class * tile->pitch + i * V(ITEM), tile->pitch);
             }
         }
-    } else if (whole && class_stride == V(ITEM) && V(packs)(row_stride, classes)) {
+        break;
+    case V(PACKED): {
         REAL packed[V(LANES) * V(SQUARE)];
         memcpy(packed, logits, V(LANES) * classes * sizeof(REAL));
-        for (ptrdiff_t row = 0; row < V(LANES); row += V(SQUARE)) {
-            V(transpose)((const char *)packed + row * row_stride, row_stride, to + row * V(ITEM),
-                         V(TILE_ROW));
+        for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
+            V(transpose)((const char *)packed + i * from.row_stride, from.row_stride,
+                         cells + i * V(ITEM), tile->pitch);
         }
-    } else {
-        memset(tile, 0, classes * V(TILE_ROW)); /* for the lanes without a row */
-        V(copy_cells)(logits, row_stride, class_stride, to, V(ITEM), V(TILE_ROW), rows, classes);
+        break;
+    }
+    case V(CELLS):
+        for (size_t k = 0; k < classes; k++) {
+            V(store)(V(tile_at)(tile, k, row), V(set1)(0)); /* for the lanes without a row */
+        }
+        V(copy_cells)(logits, from.row_stride, from.class_stride, cells, V(ITEM), tile->pitch,
+                      rows < V(LANES) ? rows : V(LANES), classes);
+        break;
     }
 }
 
-static void V(lanes_store)(const void *tile, char *values, ptrdiff_t row_stride,
-                           ptrdiff_t class_stride, size_t rows, size_t classes, bool stream) {
-    const char *const from = tile;
-    const bool whole = rows == V(LANES);
-    if (whole && row_stride == V(ITEM)) {
-        for (ptrdiff_t k = 0; k < (ptrdiff_t)classes; k++) {
-            REAL *const out = (REAL *)(void *)(values + k * class_stride);
-            const bool aligned = (uintptr_t)out % sizeof(V(vec)) == 0;
-            V(put)(out, V(load)((const REAL *)(const void *)(from + k * V(TILE_ROW))),
-                   stream && aligned);
+/* Class after class, all rows of one at a time: each is a stream of its own, and with strides of a
+ * power of two they compete for the same lines of the caches. */
+XENT_INLINE size_t V(load_columns)(const struct xent_tile *tile, struct xent_cells from) {
+    const size_t whole = tile->rows / V(LANES) * V(LANES);
+    for (size_t k = 0; k < tile->classes; k++) {
+        const char *const logits = from.data + (ptrdiff_t)k * from.class_stride;
+        for (size_t row = 0; row < whole; row += V(LANES)) {
+            V(store)(V(tile_at)(tile, k, row), V(load)((const REAL *)(const void *)logits + row));
         }
-    } else if (whole && class_stride == V(ITEM) && classes >= V(SQUARE)) {
+    }
+    return whole;
+}
+
+static void V(lanes_load)(const struct xent_tile *tile, struct xent_cells logits) {
+    size_t row = logits.row_stride == V(ITEM) ? V(load_columns)(tile, logits) : 0;
+    for (; row < tile->rows; row += V(LANES)) {
+        V(load_vector)(tile, logits, row);
+    }
+}
+
+XENT_INLINE void V(store_vector)(const struct xent_tile *tile, struct xent_cells to, size_t row) {
+    char *const values = to.data + (ptrdiff_t)row * to.row_stride;
+    const char *const cells = (const char *)V(tile_at)(tile, 0, row);
+    const size_t rows = tile->rows - row, classes = tile->classes;
+    switch (V(layout_of)(to, rows, classes)) {
+    case V(COLUMNS):
+        break;
+    case V(BLOCKS):
         for (size_t k = 0; k < classes; k += V(SQUARE)) {
             const ptrdiff_t class = V(block_class)(k, classes);
-            for (ptrdiff_t row = 0; row < V(LANES); row += V(SQUARE)) {
-                V(transpose)(from + class * V(TILE_ROW) + row * V(ITEM), V(TILE_ROW),
-                             values + row * row_stride + class * V(ITEM), row_stride);
+            for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
+                V(transpose)(cells + class * tile->pitch + i * V(ITEM), tile->pitch,
+                             values + i * to.row_stride + class * V(ITEM), to.row_stride);
             }
         }
-    } else if (whole && class_stride == V(ITEM) && V(packs)(row_stride, classes)) {
+        break;
+    case V(PACKED): {
         /* Row after row, each over what the one before has left beyond its end. */
         REAL packed[V(LANES) * V(SQUARE)];
-        for (ptrdiff_t row = 0; row < V(LANES); row += V(SQUARE)) {
-            V(transpose)(from + row * V(ITEM), V(TILE_ROW), (char *)packed + row * row_stride,
-                         row_stride);
+        for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
+            V(transpose)(cells + i * V(ITEM), tile->pitch, (char *)packed + i * to.row_stride,
+                         to.row_stride);
         }
         memcpy(values, packed, V(LANES) * classes * sizeof(REAL));
-    } else {
-        V(copy_cells)(from, V(ITEM), V(TILE_ROW), values, row_stride, class_stride, rows, classes);
+        break;
+    }
+    case V(CELLS):
+        V(copy_cells)(cells, V(ITEM), tile->pitch, values, to.row_stride, to.class_stride,
+                      rows < V(LANES) ? rows : V(LANES), classes);
+        break;
     }
 }
 
-XENT_INLINE V(vec) V(lanes_max)(const REAL *x, size_t classes) {
+XENT_INLINE size_t V(store_columns)(const struct xent_tile *tile, struct xent_cells to,
+                                    bool stream) {
+    const size_t whole = tile->rows / V(LANES) * V(LANES);
+    for (size_t k = 0; k < tile->classes; k++) {
+        REAL *const values = (REAL *)(void *)(to.data + (ptrdiff_t)k * to.class_stride);
+        const bool aligned = (uintptr_t)values % V(VECTOR) == 0;
+        for (size_t row = 0; row < whole; row += V(LANES)) {
+            V(put)(values + row, V(load)(V(tile_at)(tile, k, row)), stream && aligned);
+        }
+    }
+    return whole;
+}
+
+static void V(lanes_store)(const struct xent_tile *tile, struct xent_cells values, bool stream) {
+    size_t row = values.row_stride == V(ITEM) ? V(store_columns)(tile, values, stream) : 0;
+    for (; row < tile->rows; row += V(LANES)) {
+        V(store_vector)(tile, values, row);
+    }
+}
+
+XENT_INLINE V(vec) V(lanes_max)(const struct xent_tile *tile, size_t row) {
     V(vec) m = V(set1)(-(REAL)INFINITY);
-    for (size_t k = 0; k < classes; k++) {
-        m = V(max)(V(load)(x + k * V(LANES)), m);
+    for (size_t k = 0; k < tile->classes; k++) {
+        m = V(max)(V(load)(V(tile_at)(tile, k, row)), m);
     }
     return m;
 }
 
-static void V(lanes_largest)(const void *tile, size_t classes, size_t *target) {
-    const REAL *const x = tile;
-    const V(vec) m = V(lanes_max)(x, classes);
-    V(vec) first = V(set1)(0);
-    for (size_t k = classes; k-- > 0;) {
-        first = V(less)(V(load)(x + k * V(LANES)), m, first, V(set1)((REAL)k));
-    }
-    REAL lane[V(LANES)];
-    V(store)(lane, first);
-    for (int i = 0; i < V(LANES); i++) {
-        target[i] = (size_t)lane[i];
-    }
-}
-
-static void V(lanes_take)(void *tile, size_t rows, const size_t *target, double *logits) {
-    REAL *const x = tile;
-    for (size_t i = 0; i < rows; i++) {
-        logits[i] = (double)x[target[i] * V(LANES) + i];
-    }
-    for (size_t i = 0; i < rows; i++) {
-        x[target[i] * V(LANES) + i] = -(REAL)INFINITY;
+static void V(lanes_largest)(const struct xent_tile *tile, size_t *target) {
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        const V(vec) m = V(lanes_max)(tile, row);
+        V(vec) first = V(set1)(0);
+        for (size_t k = tile->classes; k-- > 0;) {
+            first = V(less)(V(load)(V(tile_at)(tile, k, row)), m, first, V(set1)((REAL)k));
+        }
+        REAL lane[V(LANES)];
+        V(store)(lane, first);
+        for (size_t i = 0; i < V(LANES); i++) {
+            target[row + i] = (size_t)lane[i];
+        }
     }
 }
 
-static void V(lanes_put)(void *tile, size_t rows, const size_t *target, const double *values) {
-    REAL *const x = tile;
-    for (size_t i = 0; i < rows; i++) {
-        x[target[i] * V(LANES) + i] = (REAL)values[i];
+static void V(lanes_take)(const struct xent_tile *tile, const size_t *target, double *logits) {
+    for (size_t i = 0; i < tile->rows; i++) {
+        logits[i] = (double)*V(tile_at)(tile, target[i], i);
+    }
+    for (size_t i = 0; i < tile->rows; i++) {
+        *V(tile_at)(tile, target[i], i) = -(REAL)INFINITY;
+    }
+}
+
+static void V(lanes_put)(const struct xent_tile *tile, const size_t *target, const double *values) {
+    for (size_t i = 0; i < tile->rows; i++) {
+        *V(tile_at)(tile, target[i], i) = (REAL)values[i];
     }
 }
 
 /* What each lane's exponentials are relative to, given its largest class: as V(refer_to). */
-XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *rows) {
+XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *rows, size_t row) {
     const V(vec) zero = V(set1)(0), size = V(max)(V(sub)(zero, m), m);
-    const V(vec) from = V(set1)(V(SHIFT_FROM));
+    const V(vec) from = V(set1)(V(SHIFT_FROM)), round = V(set1)(V(ROUND));
     const V(vec) large = V(less)(m, V(set1)(-V(LARGEST)), zero, m); /* not -inf, where all are */
     const V(vec) shift = V(less)(size, from, zero, large);
     const V(vec) near = V(less)(size, from, m, zero);
-    const V(vec) exponent =
-        V(sub)(V(fma)(near, V(set1)(V(LOG2_E)), V(set1)(V(ROUND))), V(set1)(V(ROUND)));
+    const V(vec) exponent = V(sub)(V(fma)(near, V(set1)(V(LOG2_E)), round), round);
     const V(vec) offset = V(sub)(V(set1)(V(BIAS) + V(HEADROOM)), exponent);
     REAL shifts[V(LANES)], exponents[V(LANES)];
     V(store)(shifts, shift);
     V(store)(exponents, exponent);
-    for (int i = 0; i < V(LANES); i++) {
-        rows->shift[i] = (double)shifts[i];
-        rows->exponent[i] = (double)exponents[i];
+    for (size_t i = 0; i < V(LANES); i++) {
+        rows->shift[row + i] = (double)shifts[i];
+        rows->exponent[row + i] = (double)exponents[i];
     }
     return (struct V(reference)){
         .shift = shift,
         .lowest = V(mul)(offset, V(set1)((REAL)-0x1.62e42fefa39efp-1)),
-        .round = V(add)(V(set1)(V(ROUND)), offset),
+        .round = V(add)(round, offset),
     };
 }
 
-static void V(lanes_reduce)(void *tile, size_t classes, bool keep, struct xent_rows *rows) {
-    REAL *const x = tile;
-    const struct V(reference) ref = V(refer_lanes_to)(V(lanes_max)(x, classes), rows);
+XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row, bool keep,
+                                  struct xent_rows *rows) {
+    const struct V(reference) ref = V(refer_lanes_to)(V(lanes_max)(tile, row), rows, row);
     const double start = V(START);
     struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
-    for (size_t k = 0; k < classes; k++) {
-        const V(vec) term = V(accumulate)(&sum, V(load)(x + k * V(LANES)), &ref, true);
+    for (size_t k = 0; k < tile->classes; k++) {
+        REAL *const x = V(tile_at)(tile, k, row);
+        const V(vec) term = V(accumulate)(&sum, V(load)(x), &ref, true);
         if (keep) {
-            V(store)(x + k * V(LANES), term);
+            V(store)(x, term);
         }
     }
     REAL high[V(LANES)], low[V(LANES)];
     V(store)(high, sum.high);
     V(store)(low, sum.low);
-    for (int i = 0; i < V(LANES); i++) {
+    for (size_t i = 0; i < V(LANES); i++) {
         const struct two others = add_exactly((double)high[i] - start, (double)low[i]);
-        rows->others[i] = others.high / V(ONE_WITH_HEADROOM);
-        rows->others_low[i] = others.low / V(ONE_WITH_HEADROOM);
+        rows->others[row + i] = others.high / V(ONE_WITH_HEADROOM);
+        rows->others_low[row + i] = others.low / V(ONE_WITH_HEADROOM);
+    }
+}
+
+static void V(lanes_reduce)(const struct xent_tile *tile, bool keep, struct xent_rows *rows) {
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        if (keep) {
+            V(reduce_vector)(tile, row, true, rows);
+        } else {
+            V(reduce_vector)(tile, row, false, rows);
+        }
     }
 }
 
 XENT_INLINE V(vec) V(from_doubles)(const double *x) {
     REAL lane[V(LANES)];
-    for (int i = 0; i < V(LANES); i++) {
+    for (size_t i = 0; i < V(LANES); i++) {
         lane[i] = (REAL)x[i];
     }
     return V(load)(lane);
 }
 
-static void V(lanes_emit)(void *tile, size_t classes, const struct xent_factors *factors) {
-    REAL *const x = tile;
-    const struct V(factor) factor = {V(from_doubles)(factors->high), V(from_doubles)(factors->low)};
-    const V(vec) post = V(from_doubles)(factors->post);
-    for (size_t k = 0; k < classes; k++) {
-        const V(vec) e = V(load)(x + k * V(LANES));
-        V(store)(x + k * V(LANES), V(mul)(V(times)(e, &factor), post));
+static void V(lanes_emit)(const struct xent_tile *tile, const struct xent_factors *factors) {
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        const struct V(factor)
+            factor = {V(from_doubles)(factors->high + row), V(from_doubles)(factors->low + row)};
+        const V(vec) post = V(from_doubles)(factors->post + row);
+        for (size_t k = 0; k < tile->classes; k++) {
+            REAL *const e = V(tile_at)(tile, k, row);
+            V(store)(e, V(mul)(V(times)(V(load)(e), &factor), post));
+        }
     }
 }
 
-static void V(lanes_emit_shifted)(void *tile, size_t classes, const double *high,
+static void V(lanes_emit_shifted)(const struct xent_tile *tile, const double *high,
                                   const double *low) {
-    REAL *const x = tile;
-    const V(vec) a = V(from_doubles)(high), b = V(from_doubles)(low);
-    for (size_t k = 0; k < classes; k++) {
-        const V(vec) logit = V(load)(x + k * V(LANES));
-        V(store)(x + k * V(LANES), V(sub)(V(sub)(logit, a), b));
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        const V(vec) a = V(from_doubles)(high + row), b = V(from_doubles)(low + row);
+        for (size_t k = 0; k < tile->classes; k++) {
+            REAL *const x = V(tile_at)(tile, k, row);
+            V(store)(x, V(sub)(V(sub)(V(load)(x), a), b));
+        }
     }
 }

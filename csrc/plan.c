@@ -14,7 +14,8 @@ static const size_t BLOCKS_PER_THREAD = 4;
  * reading the lines first, a third of the traffic. */
 static const double STREAM_FROM = 8 << 20;
 
-/* How many threads so many logits are worth, of those there are. Asking for them takes a while, too. */
+/* How many threads so many logits are worth, of those there are. Asking for them takes a while,
+ * too. */
 static size_t team_for(const struct xent_problem *problem, double logits) {
     if (logits < 2 * (double)LOGITS_PER_THREAD) {
         return 1;
