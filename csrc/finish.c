@@ -32,13 +32,13 @@ static double precise_lse(const struct xent_job *job, size_t row) {
     const struct xent_cursor at = xent_at_row(job, row);
     const size_t classes = job->problem->classes;
     double buffer[XENT_BLOCK];
-    struct two sum = {0, 0};
+    struct xent_near_one sum = {0};
     for (size_t begin = 0; begin < classes; begin += XENT_BLOCK) {
         const size_t left = classes - begin, size = left < XENT_BLOCK ? left : XENT_BLOCK;
-        job->kernels->sum_precisely(xent_load(job, &at.place, begin, size, (char *)buffer), size,
-                                    &sum);
+        job->kernels->sum_near_one(xent_load(job, &at.place, begin, size, (char *)buffer), size,
+                                   &sum);
     }
-    return job->finish->log_near_one(sum);
+    return job->finish->log_near_one(&sum);
 }
 
 void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t first,

@@ -276,10 +276,11 @@ static void finish(struct xent_rows *rows, size_t count, enum xent_scale by, boo
 }
 #undef FINISH_ALL
 
-/* ln of a sum near one: what it exceeds one by is known exactly. */
-static double log_near_one(struct two sum) {
-    const struct two excess = add_exactly(sum.high, -1);
-    const struct pair x = {number(excess.high), number(excess.low + sum.low)};
+static double log_near_one(const struct xent_near_one *sum) {
+    const struct two beside = {sum->beside.high / f64_ONE_WITH_HEADROOM,
+                               sum->beside.low / f64_ONE_WITH_HEADROOM};
+    const struct two excess = add_two((struct two){sum->ones - 1, 0}, beside);
+    const struct pair x = {number(excess.high), number(excess.low)};
     const struct logarithm log = log_one_plus(x, false);
     return first(in_nats(log.exponent, number(0), log.of_fraction));
 }

@@ -19,6 +19,13 @@ struct xent_sum {
     double shift;    /* zero unless the logits are large, see docs/design.md */
 };
 
+/* A sum of exponentials as ones + beside / 2^256, so that what it exceeds one by is not lost in the
+ * one, nor below the smallest number. */
+struct xent_near_one {
+    double ones; /* an integer */
+    struct two beside;
+};
+
 /* Rows that are finished together at the most. */
 enum { XENT_ROWS = 64 };
 
@@ -90,9 +97,9 @@ struct xent_aside {
     KERNEL(reduce, struct xent_sum,                                                                \
            (const void *logits, size_t n, size_t skip, double max, struct xent_aside *aside))      \
     KERNEL(emit, void, (const struct xent_emission *emission, size_t n))                           \
+    /* Adds e^x over the block to `sum`; for x below 300. */                                       \
+    KERNEL(sum_near_one, void, (const void *logits, size_t n, struct xent_near_one *sum))          \
     /* out = (x - high) - low; out may be the logits. */                                           \
-    /* Adds e^x over the block to `sum`, in twice double's precision; for x below about 1. */      \
-    KERNEL(sum_precisely, void, (const void *logits, size_t n, struct two *sum))                   \
     KERNEL(emit_shifted, void, (const void *logits, size_t n, double high, double low, void *out)) \
     KERNEL(lanes_load, void, (const struct xent_tile *tile, struct xent_cells logits))             \
     /* The first of every row's largest classes. */                                                \
@@ -114,8 +121,8 @@ struct xent_aside {
     KERNEL(merge, struct xent_sum, (const struct xent_sum *blocks, size_t count))                  \
     /* The scalars of so many rows. `single`: the logits are float. */                             \
     KERNEL(finish, void, (struct xent_rows * rows, size_t count, enum xent_scale by, bool single)) \
-    /* ln of a sum not far from one, as accurate as the sum exceeds one. */                        \
-    KERNEL(log_near_one, double, (struct two sum))                                                 \
+    /* ln of the sum, as accurate as is what it exceeds one by. */                                 \
+    KERNEL(log_near_one, double, (const struct xent_near_one *sum))                                \
     /* What a block's terms are multiplied by. */                                                  \
     KERNEL(factor, struct xent_factor,                                                             \
            (const struct xent_rows *rows, size_t row, const struct xent_sum *block, bool single))  \

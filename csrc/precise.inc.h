@@ -1,12 +1,15 @@
-/* Sums of exponentials to twice double's precision, for the few rows that need it. Included once
- * per dtype after finish.inc.h; knows vectors and nothing else. */
+/* Sums of exponentials that are near one, for the few rows whose logsumexp is near zero. Included
+ * once per dtype after finish.inc.h; knows vectors and nothing else.
+ *
+ * What such a sum exceeds one by is found without the one: a logit near zero adds e^x - 1, however
+ * small, and counts as a one. Two of them make a sum far from one; beside a single one, what is
+ * added is known to twice double's precision relative to the largest logit, not to one. */
 
 #ifndef XENT_PRECISE_EXP
 #    define XENT_PRECISE_EXP
 
-/* 1 / k! for k < 14, and for k from 14 to 22, where double suffices. */
+/* 1 / k! for k from 1 to 13, and for k from 14 to 22, where double suffices. */
 static const struct two INVERSE_FACTORIAL[] = {{0x1p+0, 0},
-                                               {0x1p+0, 0},
                                                {0x1p-1, 0},
                                                {0x1.5555555555555p-3, 0x1.5555555555555p-57},
                                                {0x1.5555555555555p-5, 0x1.5555555555555p-59},
@@ -34,8 +37,15 @@ XENT_INLINE struct pair add_smaller(struct pair a, struct pair b) {
     return (struct pair){high, f64_add(lost, f64_add(a.low, b.low))};
 }
 
-/* e^x for -700 < x < 700 by its Taylor series, with a relative error below 2^-100. */
-XENT_INLINE struct pair exp_precisely(vec x) {
+/* e^x - one, where one is 1 if x is nearer to zero than to +-ln 2, else 0. */
+struct precise_exp {
+    struct pair beside;
+    vec one;
+};
+
+/* By the Taylor series, with a relative error below 2^-100, and with headroom; for x from -800 to
+ * 300. */
+XENT_INLINE struct precise_exp exp_precisely(vec x) {
     const vec n = nearest(f64_mul(x, number(f64_LOG2_E)));
     const vec exact = f64_fnma(n, number(f64_LN2_HIGH), x);
     const struct pair ln2_low = {number(f64_LN2_LOW), number(LN2_LOWEST)};
@@ -55,35 +65,48 @@ XENT_INLINE struct pair exp_precisely(vec x) {
         const struct two c = INVERSE_FACTORIAL[k];
         sum = add_smaller((struct pair){number(c.high), number(c.low)}, multiply(sum, r, false));
     }
-    const vec scale = power_of_two(n);
-    return (struct pair){f64_mul(sum.high, scale), f64_mul(sum.low, scale)};
+    const vec one = f64_less(magnitude(n), number(0.5), number(1), number(0));
+    sum = add_smaller((struct pair){f64_sub(number(1), one), number(0)}, multiply(sum, r, false));
+    const vec scale = power_of_two(f64_add(n, number(f64_HEADROOM)));
+    const struct pair beside = {f64_mul(sum.high, scale), f64_mul(sum.low, scale)};
+    return (struct precise_exp){beside, one};
+}
+
+/* Twice double's precision is kept in every step: in a mere sum of rounding errors it would wane.
+ */
+XENT_INLINE struct pair add_precisely(struct pair a, struct pair b) {
+    const vec high = f64_add(a.high, b.high), back = f64_sub(high, a.high);
+    const vec lost = f64_add(f64_sub(a.high, f64_sub(high, back)), f64_sub(b.high, back));
+    return add_smaller((struct pair){high, number(0)},
+                       (struct pair){f64_add(lost, f64_add(a.low, b.low)), number(0)});
 }
 
 #endif
 
-static void V(sum_precisely)(const void *logits, size_t n, struct two *sum) {
+static void V(sum_near_one)(const void *logits, size_t n, struct xent_near_one *sum) {
     const REAL *const x = logits;
-    struct pair sums = {number(0), number(0)};
+    const vec least = number(-800); /* e^-800 is nothing beside a subnormal */
+    struct pair beside = {number(0), number(0)};
+    vec ones = number(0);
     for (size_t i = 0; i < n; i += f64_LANES) {
         double lane[f64_LANES];
         for (size_t k = 0; k < f64_LANES; k++) {
             lane[k] = i + k < n ? (double)x[i + k] : -INFINITY;
         }
-        const vec least = number(-700), exponent = f64_load(lane); /* e^-700 adds nothing to 1 */
-        const struct pair before = sums;
-        struct pair term = exp_precisely(f64_max(least, exponent));
-        term.high = f64_less(least, exponent, term.high, number(0));
-        term.low = f64_less(least, exponent, term.low, number(0));
-        sums.high = f64_add(before.high, term.high);
-        const vec back = f64_sub(sums.high, before.high);
-        const vec lost =
-            f64_add(f64_sub(before.high, f64_sub(sums.high, back)), f64_sub(term.high, back));
-        sums.low = f64_add(before.low, f64_add(term.low, lost));
+        const vec exponent = f64_load(lane);
+        const struct precise_exp e = exp_precisely(f64_max(least, exponent));
+        beside = add_precisely(beside,
+                               (struct pair){f64_less(least, exponent, e.beside.high, number(0)),
+                                             f64_less(least, exponent, e.beside.low, number(0))});
+        ones = f64_add(ones, e.one);
     }
-    double high[f64_LANES], low[f64_LANES];
-    f64_store(high, sums.high);
-    f64_store(low, sums.low);
+    double high[f64_LANES], low[f64_LANES], one[f64_LANES];
+    f64_store(high, beside.high);
+    f64_store(low, beside.low);
+    f64_store(one, ones);
     for (size_t k = 0; k < f64_LANES; k++) {
-        *sum = add_two(*sum, (struct two){high[k], low[k]});
+        const struct two both = add_two(sum->beside, (struct two){high[k], low[k]});
+        sum->beside = add_exactly(both.high, both.low);
+        sum->ones += one[k];
     }
 }

@@ -132,10 +132,12 @@ def masked(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
 def near_zero(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
     """Rows shifted by their own logsumexp, so that it is as near to 0 as the rounding of the logits leaves it."""
     for rows, classes in ((8, 2), (8, 3), (8, 10), (8, 40), (8, 300), (2, 2 * BLOCK + 900)):
-        x = rng.normal(size=(rows, classes), scale=2)
-        x -= Rows(x).logsumexp().rounded()[:, np.newaxis]
-        yield _random(rng, dtype, x)
-    for far in (5, 20, 40, _deepest(dtype) - 8):  # one class has it all, at 0: the logsumexp is the others' sum
+        for ahead in (0, 20):  # of one class, which then is at nearly 0 itself
+            x = rng.normal(size=(rows, classes), scale=2)
+            x[:, 0] += ahead
+            x -= Rows(x).logsumexp().rounded()[:, np.newaxis]
+            yield _random(rng, dtype, x)
+    for far in (5, 20, 40, _deepest(dtype) - 8, _deepest(dtype) + 2, _deepest(dtype) + 14):  # one class has it all, at 0: the logsumexp is the others' sum
         x = rng.normal(size=(4, 10)) - far
         x[:, 3] = 0
         yield _random(rng, dtype, x)
