@@ -1,7 +1,7 @@
 /* What exponentials are multiplied by on their way out, in more than working precision. Included
  * once per dtype; knows vectors and nothing else. */
 
-/* exps * (high + low), the second product rounded but negligibly. */
+/* exps * (high + low). */
 struct V(factor) {
     V(vec) high, low;
 };
@@ -11,5 +11,5 @@ XENT_INLINE struct V(factor) V(factor_of)(const struct xent_factor *factor) {
 }
 
 XENT_INLINE V(vec) V(times)(V(vec) e, const struct V(factor) * factor) {
-    return V(fma)(e, factor->high, V(mul)(e, factor->low));
+    return V(times_sum)(e, factor->high, factor->low);
 }

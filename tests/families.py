@@ -137,7 +137,8 @@ def near_zero(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
             x[:, 0] += ahead
             x -= Rows(x).logsumexp().rounded()[:, np.newaxis]
             yield _random(rng, dtype, x)
-    for far in (5, 20, 40, _deepest(dtype) - 8, _deepest(dtype) + 2, _deepest(dtype) + 14):  # one class has it all, at 0: the logsumexp is the others' sum
+    deepest = _deepest(dtype)
+    for far in (5, 20, 40, deepest - 8, deepest + 2, deepest + 14):  # one has it all, at 0: what is left is the others'
         x = rng.normal(size=(4, 10)) - far
         x[:, 3] = 0
         yield _random(rng, dtype, x)

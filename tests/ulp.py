@@ -13,8 +13,9 @@ def distances(actual: ArrayLike, exact: ArrayLike | Real, least_ulp: ArrayLike =
     """Return how far each of `actual` is from `exact`, in ulp of the dtype of `actual`.
 
     An ulp is the spacing of the floats in the exact result's binade, [2^e, 2^(e + 1)), and the subnormals' where it is
-    less than the smallest normal number. Where `least_ulp` is more than that, it is the power of two below it. Equal infinities and NaNs are at no distance, as is an infinity from a number
-    that rounds to it; a NaN or infinity beside another number is at an infinite distance.
+    less than the smallest normal number; where `least_ulp` is more than that, the power of two below it. Equal
+    infinities and NaNs are at no distance, as is an infinity from a number that rounds to it; a NaN or infinity beside
+    another number is at an infinite distance.
     """
     actual = np.asarray(actual)
     high, low, exponent = real(exact).parts
