@@ -1,13 +1,13 @@
 /* In place of csrc/factor.inc.h: a factor of working precision. */
 
 struct V(factor) {
-    V(vec) factor;
+    V(vec) high, low; /* there is no use for the second */
 };
 
 XENT_INLINE struct V(factor) V(factor_of)(const struct xent_factor *factor) {
-    return (struct V(factor)){V(set1)((REAL)factor->high)};
+    return (struct V(factor)){V(set1)((REAL)factor->high), V(set1)(0)};
 }
 
 XENT_INLINE V(vec) V(times)(V(vec) e, const struct V(factor) * factor) {
-    return V(mul)(e, factor->factor);
+    return V(mul)(e, factor->high);
 }
