@@ -47,20 +47,3 @@ XENT_INLINE V(vec) V(exp_tail)(const struct V(reduced) * x) {
     }
     return V(fms)(V(mul)(r, r), q, x->correction);
 }
-
-/* exp of x, scaled by the reference, as scale * (1 + p): the power of two is exact and p is small,
- * so that the sum can have more of the exponential than a REAL holds. */
-struct V(exp) {
-    V(vec) scale, p;
-};
-
-XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref, bool shifted) {
-    if (shifted) {
-        x = V(sub)(x, ref->shift);
-    }
-    x = V(max)(ref->lowest, x); /* keeps a NaN */
-    /* The low bits of y are the exponent field of the result, zero at x = lowest. */
-    const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
-    const struct V(reduced) reduced = V(reduce_by)(x, V(sub)(y, ref->round));
-    return (struct V(exp)){V(to_exponent)(y), V(add)(reduced.r, V(exp_tail)(&reduced))};
-}

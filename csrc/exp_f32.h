@@ -18,7 +18,7 @@ enum { f32_BIAS = 127 };
 /* Exponentials are kept 2^64 times too large, so that they underflow 2^64 later. */
 enum { f32_HEADROOM = 64 };
 static const double f32_ONE_WITH_HEADROOM = 0x1p64;
-/* More than any exponential of a block: see accumulate in sum.inc.h. */
+/* More than any exponential of a block: see add_exp in sum.inc.h. */
 static const double f32_START = 0x1p65;
 /* From here on the largest logit is subtracted first: every x whose exponential is not zero, 132
  * below at the most, is within 2x of it. */

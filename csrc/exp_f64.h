@@ -20,7 +20,7 @@ enum { f64_BIAS = 1023 };
 /* Exponentials are kept 2^256 times too large, so that they underflow 2^256 later. */
 enum { f64_HEADROOM = 256 };
 static const double f64_ONE_WITH_HEADROOM = 0x1p256;
-/* More than any exponential of a block: see accumulate in sum.inc.h. */
+/* More than any exponential of a block: see add_exp in sum.inc.h. */
 static const double f64_START = 0x1p257;
 /* From here on the largest logit is subtracted first: every x whose exponential is not zero, 887
  * below at the most, is within 2x of it. */

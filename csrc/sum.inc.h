@@ -1,16 +1,31 @@
 /* Sums of exponentials that carry the rounding error of every addition. Included once per dtype
  * after exp.inc.h; knows vectors and nothing else. */
 
+/* exp of x, scaled by the reference, as scale * (1 + p): the power of two is exact and p is small,
+ * so that the sum can have more of the exponential than a REAL holds. */
+struct V(exp) {
+    V(vec) scale, p;
+};
+
+XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref, bool shifted) {
+    if (shifted) {
+        x = V(sub)(x, ref->shift);
+    }
+    x = V(max)(ref->lowest, x); /* keeps a NaN */
+    /* The low bits of y are the exponent field of the result, zero at x = lowest. */
+    const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
+    const struct V(reduced) reduced = V(reduce_by)(x, V(sub)(y, ref->round));
+    return (struct V(exp)){V(to_exponent)(y), V(add)(reduced.r, V(exp_tail)(&reduced))};
+}
+
 /* A running sum of exponentials: each addition's rounding error is carried in `low`. */
 struct V(sum) {
     V(vec) high, low;
 };
 
-/* Adds exp(x) to the sum and returns it, rounded. The sum starts larger than any term, so that
- * what a term adds to `high` is known exactly (Dekker 1971); the rest goes to `low`. */
-XENT_INLINE V(vec)
-    V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref, bool shifted) {
-    const struct V(exp) e = V(exp_parts)(x, ref, shifted);
+/* Adds an exponential to the sum and returns it, rounded. The sum starts larger than any term, so
+ * that what a term adds to `high` is known exactly (Dekker 1971); the rest goes to `low`. */
+XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
     const V(vec) term = V(fma)(e.p, e.scale, e.scale);
     const V(vec) high = V(add)(sum->high, term);
     const V(vec) added = V(sub)(high, sum->high);
@@ -19,18 +34,20 @@ XENT_INLINE V(vec)
     return term;
 }
 
-/* Adds the lanes of two sums that started at `start`, in a fixed order, without the headroom. */
-XENT_INLINE void V(total)(const struct V(sum) * a, const struct V(sum) * b, double start,
-                          struct xent_sum *result) {
-    REAL high[2][V(LANES)], low[2][V(LANES)];
+/* Adds exp(x) to the sum and returns it, rounded. */
+XENT_INLINE V(vec)
+    V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref, bool shifted) {
+    return V(add_exp)(sum, V(exp_parts)(x, ref, shifted));
+}
+
+/* Adds the lanes of a sum that started at `start`, in a fixed order, without the headroom. */
+XENT_INLINE void V(total)(const struct V(sum) * sum, double start, struct xent_sum *result) {
+    REAL high[V(LANES)], low[V(LANES)];
     struct two lane[V(LANES)];
-    V(store)(high[0], a->high);
-    V(store)(high[1], b->high);
-    V(store)(low[0], a->low);
-    V(store)(low[1], b->low);
+    V(store)(high, sum->high);
+    V(store)(low, sum->low);
     for (int i = 0; i < V(LANES); i++) {
-        lane[i] = add_exactly((double)high[0][i] - start, (double)high[1][i] - start);
-        lane[i].low += (double)low[0][i] + (double)low[1][i];
+        lane[i] = (struct two){(double)high[i] - start, (double)low[i]};
     }
     for (int half = V(LANES) / 2; half > 0; half /= 2) {
         for (int i = 0; i < half; i++) {

@@ -1,12 +1,11 @@
 /* In place of csrc/sum.inc.h: the usual sum of exp(x - m), where what the additions round away is
  * lost. bench/cost_of_care.py measures what the other costs against it. */
 
-struct V(sum) {
-    V(vec) high, low; /* the first stays as it starts, the sum is the second */
+struct V(exp) {
+    V(vec) value;
 };
 
-XENT_INLINE V(vec)
-    V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref, bool shifted) {
+XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref, bool shifted) {
     (void)shifted; /* always */
     x = V(max)(ref->lowest, V(sub)(x, ref->shift));
     const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
@@ -21,20 +20,31 @@ XENT_INLINE V(vec)
         q = V(fma)(q, r, V(set1)(V(exp_poly)[k]));
     }
     q = V(fma)(V(fma)(q, r, V(set1)(1)), r, V(set1)(1));
-    const V(vec) term = V(mul)(q, V(to_exponent)(y));
-    sum->low = V(add)(sum->low, term);
-    return term;
+    return (struct V(exp)){V(mul)(q, V(to_exponent)(y))};
 }
 
-XENT_INLINE void V(total)(const struct V(sum) * a, const struct V(sum) * b, double start,
-                          struct xent_sum *result) {
+struct V(sum) {
+    V(vec) high, low; /* the first stays as it starts, the sum is the second */
+};
+
+XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
+    sum->low = V(add)(sum->low, e.value);
+    return e.value;
+}
+
+XENT_INLINE V(vec)
+    V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref, bool shifted) {
+    return V(add_exp)(sum, V(exp_parts)(x, ref, shifted));
+}
+
+XENT_INLINE void V(total)(const struct V(sum) * sum, double start, struct xent_sum *result) {
     (void)start;
     REAL lane[V(LANES)];
-    V(store)(lane, V(add)(a->low, b->low));
-    double sum = 0;
+    V(store)(lane, sum->low);
+    double total = 0;
     for (int i = 0; i < V(LANES); i++) {
-        sum += (double)lane[i];
+        total += (double)lane[i];
     }
-    result->sum = sum / V(ONE_WITH_HEADROOM);
+    result->sum = total / V(ONE_WITH_HEADROOM);
     result->low = 0;
 }
