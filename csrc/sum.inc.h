@@ -40,21 +40,25 @@ XENT_INLINE V(vec)
     return V(add_exp)(sum, V(exp_parts)(x, ref, shifted));
 }
 
-/* Adds the lanes of a sum that started at `start`, in a fixed order, without the headroom. */
+/* Adds the lanes of a sum that started at `start`, in a fixed order, without the headroom. The
+ * highs and the lows in arrays of their own are vectors to the compiler. */
 XENT_INLINE void V(total)(const struct V(sum) * sum, double start, struct xent_sum *result) {
-    REAL high[V(LANES)], low[V(LANES)];
-    struct two lane[V(LANES)];
-    V(store)(high, sum->high);
-    V(store)(low, sum->low);
+    REAL lanes[2][V(LANES)];
+    V(store)(lanes[0], sum->high);
+    V(store)(lanes[1], sum->low);
+    double high[V(LANES)], low[V(LANES)];
     for (int i = 0; i < V(LANES); i++) {
-        lane[i] = (struct two){(double)high[i] - start, (double)low[i]};
+        high[i] = (double)lanes[0][i] - start;
+        low[i] = (double)lanes[1][i];
     }
     for (int half = V(LANES) / 2; half > 0; half /= 2) {
         for (int i = 0; i < half; i++) {
-            lane[i] = add_two(lane[i], lane[i + half]);
+            const struct two two = add_exactly(high[i], high[i + half]);
+            high[i] = two.high;
+            low[i] += low[i + half] + two.low;
         }
     }
     const double unit = 1 / V(ONE_WITH_HEADROOM);
-    result->sum = (lane[0].high + lane[0].low) * unit;
-    result->low = (lane[0].high * unit - result->sum) + lane[0].low * unit;
+    result->sum = (high[0] + low[0]) * unit;
+    result->low = (high[0] * unit - result->sum) + low[0] * unit;
 }
