@@ -11,7 +11,7 @@ from families import LONG, QUICK
 from rich import box
 from rich.table import Table as RichTable
 
-FAMILIES = {family.__name__: (family.__doc__ or "").split(":")[0] for family in (*QUICK, *LONG)}
+FAMILIES = {family.__name__: family.__doc__ or "" for family in (*QUICK, *LONG)}
 DIGITS = {"float32": 24, "float64": 53}
 
 # figures[subject][dtype][function][family] = {"worst": ulp, "mean": ulp}

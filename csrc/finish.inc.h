@@ -183,7 +183,8 @@ XENT_INLINE void store_scale(struct xent_rows *rows, size_t i, struct pair other
     f64_store(rows->scale_low + i, scale.value.low);
     f64_store(rows->scale_exponent + i, scale.exponent);
     const struct pair product = multiply(others, scale.value, single);
-    const vec gradient = scale_by(f64_add(product.high, product.low), scale.exponent);
+    const vec low = is_number_else(product.low, number(0)); /* none beside an infinity */
+    const vec gradient = scale_by(f64_add(product.high, low), scale.exponent);
     f64_store(rows->target_gradient + i, f64_add(negative(gradient), poison));
 }
 
@@ -305,16 +306,17 @@ XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
     const vec clamped = f64_max(number(smallest), minimum(total, number(largest)));
     const vec post = f64_less(magnitude(total), number(largest - digits), number(0), clamped);
     f64_store(factors->high + i, scale_by(value.high, f64_sub(exponent, post)));
-    f64_store(factors->low + i, scale_by(value.low, f64_sub(exponent, post)));
+    const vec low = is_number_else(value.low, number(0)); /* none beside an infinity */
+    f64_store(factors->low + i, scale_by(low, f64_sub(exponent, post)));
     f64_store(factors->post + i, power_of_two(post));
 }
 
 /* Splits what is more than a float holds. */
 XENT_INLINE void split_factors(struct xent_factors *factors, size_t count) {
     for (size_t i = 0; i < count; i++) {
-        const double both = factors->high[i];
-        factors->high[i] = (double)(float)both;
-        factors->low[i] = both - both == 0 ? both - factors->high[i] : 0;
+        const double both = factors->high[i], high = (double)(float)both, low = both - high;
+        factors->high[i] = high;
+        factors->low[i] = low - low == 0 ? low : 0; /* none beside an infinity */
     }
 }
 

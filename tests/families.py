@@ -170,7 +170,7 @@ def million(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
 
 
 def worst_found(_rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
-    """Rows that bench/accuracy_search.py climbed to: the worst for xent that it found."""
+    """Rows that bench/accuracy_search.py climbed to, the worst for xent that it found."""
     found = json.loads(WORST_ROWS.read_text())[dtype.name]
     for classes in sorted({len(row["logits"]) for row in found}):
         rows = [row for row in found if len(row["logits"]) == classes]

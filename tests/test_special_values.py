@@ -94,6 +94,15 @@ def test_subnormal_logits(dtype, rng):
         assert broken_promises(x.astype(dtype), np.zeros(len(x), dtype=int)) == {}
 
 
+@pytest.mark.parametrize("repeats", [1, 100])
+def test_overflowing_gradient_is_infinite(dtype, repeats):
+    x = np.tile(np.array([[1, 2]], dtype=dtype), repeats)
+    for upstream in (inf, 1e300 if dtype == np.float32 else inf):
+        grad = xent.cross_entropy_grad(x, [0], grad_output=upstream)
+        assert grad[0, 0] == -inf
+        assert np.all(grad[0, 1:] == inf)
+
+
 def test_overflowing_loss_is_infinite_without_a_warning():
     x = np.array([[3e38, -3e38]], dtype=np.float32)
     assert xent.cross_entropy(x, [1]) == inf
