@@ -169,6 +169,11 @@ def million(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
     return _many(rng, dtype, 1_000_000)
 
 
+def hundred_million(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
+    """100 000 000 rows, a thousand of them again and again: the mean of their losses, and nothing else."""
+    return iter([_random(rng, dtype, rng.normal(size=(1000, 3), scale=4))])
+
+
 def worst_found(_rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
     """Rows that bench/accuracy_search.py climbed to, the worst for xent that it found."""
     found = json.loads(WORST_ROWS.read_text())[dtype.name]
@@ -193,7 +198,7 @@ QUICK: tuple[Family, ...] = (
     subnormal,
     worst_found,
 )
-LONG: tuple[Family, ...] = (vocabulary, million)
+LONG: tuple[Family, ...] = (vocabulary, million, hundred_million)
 
 
 def batches(family: Family, dtype: Any) -> Iterator[Batch]:

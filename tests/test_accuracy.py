@@ -13,7 +13,7 @@ import pytest
 from contract import PROMISED, broken_promises, errors, exact_results, worst_of_rows, xent_results
 from exact import Rows, mean, real_of, total
 from families import BLOCK, QUICK, batches, vocabulary
-from ulp import ulps
+from ulp import distances, ulps
 
 import xent
 
@@ -45,6 +45,15 @@ def test_a_million_equal_logits(dtype):
     assert ulps(grad[0, -1:], others) <= PROMISED[dtype.__name__]["gradient at the target"]
     assert ulps(loss, log) <= PROMISED[dtype.__name__]["loss"]
     assert ulps(-xent.log_softmax(x)[0, :1], log) <= PROMISED[dtype.__name__]["log_softmax"]
+
+
+def test_blocks_cost_no_accuracy(dtype, rng):
+    """What a row's sum has beyond double's precision is kept when those of its blocks are merged."""
+    error = {}
+    for blocks in (1, 3):
+        x = rng.normal(size=(20, blocks * BLOCK)).astype(dtype)
+        error[blocks] = np.mean(distances(xent.softmax(x), Rows(x).softmax()))
+    assert error[3] <= error[1] + 0.05
 
 
 def rows_of(dtype):
