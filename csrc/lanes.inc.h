@@ -223,11 +223,18 @@ XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row, bool
     const struct V(reference) ref = V(refer_lanes_to)(V(lanes_max)(tile, row), rows, row);
     const double start = V(START);
     struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
-    for (size_t k = 0; k < tile->classes; k++) {
-        REAL *const x = V(tile_at)(tile, k, row);
-        const V(vec) term = V(accumulate)(&sum, V(load)(x), &ref, true);
-        if (keep) {
-            V(store)(x, term);
+    struct V(exp) exps[V(STRIP)];
+    for (size_t first = 0, count; first < tile->classes; first += count) {
+        const size_t left = tile->classes - first;
+        count = left < V(STRIP) ? left : V(STRIP);
+        for (size_t k = 0; k < count; k++) {
+            exps[k] = V(exp_parts)(V(load)(V(tile_at)(tile, first + k, row)), &ref, true);
+        }
+        for (size_t k = 0; k < count; k++) {
+            const V(vec) term = V(add_exp)(&sum, exps[k]);
+            if (keep) {
+                V(store)(V(tile_at)(tile, first + k, row), term);
+            }
         }
     }
     REAL high[V(LANES)], low[V(LANES)];
