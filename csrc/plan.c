@@ -1,4 +1,5 @@
-/* How a problem is divided. Knows shapes and thresholds, and neither data nor threads. */
+/* How a problem is divided. Knows shapes, thresholds and how many threads there
+ * are, and neither data nor how threads are made. */
 #include "plan.h"
 
 #include "kernels.h"

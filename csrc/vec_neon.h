@@ -61,28 +61,6 @@ XENT_DEFINE(f32x4, float, float32x4_t, f32, u32, 23, f32)
 XENT_DEFINE(f64x2, double, float64x2_t, f64, u64, 52, f64)
 #undef XENT_DEFINE
 
-#define REAL float
-#define NARROW(name) JOIN(f32x4, name)
-#define WIDE(name) JOIN(f32x8, name)
-#define N 4
-#include "vec_pair.inc.h"
-#define NARROW(name) JOIN(f32x8, name)
-#define WIDE(name) JOIN(f32, name)
-#define N 8
-#include "vec_pair.inc.h"
-#undef REAL
-#define REAL double
-#define NARROW(name) JOIN(f64x2, name)
-#define WIDE(name) JOIN(f64x4, name)
-#define N 2
-#include "vec_pair.inc.h"
-#define NARROW(name) JOIN(f64x4, name)
-#define WIDE(name) JOIN(f64, name)
-#define N 4
-#include "vec_pair.inc.h"
-#undef REAL
-
-XENT_DEFINE_TRANSPOSE(f32, float)
-XENT_DEFINE_TRANSPOSE(f64, double)
+#include "vec_quarters.h"
 
 #endif

@@ -73,28 +73,6 @@ XENT_INLINE f64x2_vec f64x2_times_sum(f64x2_vec x, f64x2_vec a, f64x2_vec b) {
     return product + f64x2_less(size, infinity, rest, f64x2_set1(0)); /* none beside an infinity */
 }
 
-#define REAL float
-#define NARROW(name) JOIN(f32x4, name)
-#define WIDE(name) JOIN(f32x8, name)
-#define N 4
-#include "vec_pair.inc.h"
-#define NARROW(name) JOIN(f32x8, name)
-#define WIDE(name) JOIN(f32, name)
-#define N 8
-#include "vec_pair.inc.h"
-#undef REAL
-#define REAL double
-#define NARROW(name) JOIN(f64x2, name)
-#define WIDE(name) JOIN(f64x4, name)
-#define N 2
-#include "vec_pair.inc.h"
-#define NARROW(name) JOIN(f64x4, name)
-#define WIDE(name) JOIN(f64, name)
-#define N 4
-#include "vec_pair.inc.h"
-#undef REAL
-
-XENT_DEFINE_TRANSPOSE(f32, float)
-XENT_DEFINE_TRANSPOSE(f64, double)
+#include "vec_quarters.h"
 
 #endif

@@ -1,0 +1,29 @@
+/* The 64-byte vectors f32 and f64 of four vectors f32x4 or f64x2 each, which are defined before. */
+#ifndef XENT_VEC_QUARTERS_H
+#define XENT_VEC_QUARTERS_H
+
+#define REAL float
+#define NARROW(name) JOIN(f32x4, name)
+#define WIDE(name) JOIN(f32x8, name)
+#define N 4
+#include "vec_pair.inc.h"
+#define NARROW(name) JOIN(f32x8, name)
+#define WIDE(name) JOIN(f32, name)
+#define N 8
+#include "vec_pair.inc.h"
+#undef REAL
+#define REAL double
+#define NARROW(name) JOIN(f64x2, name)
+#define WIDE(name) JOIN(f64x4, name)
+#define N 2
+#include "vec_pair.inc.h"
+#define NARROW(name) JOIN(f64x4, name)
+#define WIDE(name) JOIN(f64, name)
+#define N 4
+#include "vec_pair.inc.h"
+#undef REAL
+
+XENT_DEFINE_TRANSPOSE(f32, float)
+XENT_DEFINE_TRANSPOSE(f64, double)
+
+#endif
