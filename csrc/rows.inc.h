@@ -12,11 +12,8 @@ XENT_INLINE REAL V(horizontal_max)(V(vec) a) {
     return lane[0];
 }
 
-/* A block is walked as whole vectors up to the one that holds `skip`, that one with `skip` masked,
- * whole vectors again, and a masked tail. */
-XENT_INLINE size_t V(whole_until)(size_t n, size_t skip) {
-    return (skip < n ? skip : n) / V(LANES) * V(LANES);
-}
+/* A block is walked as whole vectors and a masked tail. */
+XENT_INLINE size_t V(whole_of)(size_t n) { return n / V(LANES) * V(LANES); }
 
 /* The first n lanes from memory, zero in the others. */
 XENT_INLINE V(vec) V(load_first)(const REAL *p, size_t n) {
@@ -29,6 +26,13 @@ XENT_INLINE void V(store_first)(REAL *p, size_t n, V(vec) x) {
     REAL lane[V(LANES)];
     V(store)(lane, x);
     memcpy(p, lane, n * sizeof(REAL));
+}
+
+/* The lanes from memory, -inf in place of one. */
+XENT_INLINE V(vec) V(load_others)(const REAL *p, size_t skip) {
+    static const REAL one_out[2 * V(LANES) - 1] = {[V(LANES) - 1] = -(REAL)INFINITY};
+    const V(vec) mask = V(load)(one_out + V(LANES) - 1 - skip);
+    return V(less)(mask, V(set1)(0), mask, V(load)(p));
 }
 
 /* The lanes from x + i on, -inf in place of `skip` and beyond the end. */
@@ -60,14 +64,14 @@ XENT_INLINE V(vec) V(max_whole)(const REAL *x, size_t i, size_t end, V(vec) m) {
 
 static double V(largest)(const void *logits, size_t n, size_t skip) {
     const REAL *const x = logits;
-    const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
-    V(vec) m = V(max_whole)(x, 0, first, V(set1)(-(REAL)INFINITY));
-    if (first < n) {
-        m = V(max)(V(load_masked)(x, n, first, skip), m);
-        m = V(max_whole)(x, first + V(LANES), last, m);
+    const size_t whole = V(whole_of)(n), before = skip < whole ? V(whole_of)(skip) : whole;
+    V(vec) m = V(max_whole)(x, 0, before, V(set1)(-(REAL)INFINITY));
+    if (before < whole) {
+        m = V(max)(V(load_others)(x + before, skip - before), m);
+        m = V(max_whole)(x, before + V(LANES), whole, m);
     }
-    if (first < last && last < n) {
-        m = V(max)(V(load_masked)(x, n, last, skip), m);
+    if (whole < n) {
+        m = V(max)(V(load_masked)(x, n, whole, skip), m);
     }
     return (double)V(horizontal_max)(m);
 }
@@ -151,17 +155,22 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, bo
  * need not wait for the exponentials. 1 KiB of logits, 2 KiB of exponentials. */
 enum { V(STRIP) = 16 };
 
-/* Whole vectors only. */
-XENT_INLINE void V(reduce_whole)(const REAL *x, size_t i, size_t end,
+/* Whole vectors only, up to `end`; that of `skip` is done again. */
+XENT_INLINE void V(reduce_whole)(const REAL *x, size_t end, size_t skip,
                                  const struct V(reference) * ref, bool shifted, bool keep,
                                  struct V(aside) * aside, struct V(sum) * sum) {
     struct V(exp) exps[V(STRIP)];
-    for (size_t vectors; i < end; i += vectors * V(LANES)) {
+    for (size_t i = 0, vectors; i < end; i += vectors * V(LANES)) {
         vectors = (end - i) / V(LANES) < V(STRIP) ? (end - i) / V(LANES) : V(STRIP);
         for (size_t k = 0; k < vectors; k++) {
             const REAL *const at = x + i + k * V(LANES);
             __builtin_prefetch(at + V(AHEAD), 0, 2);
             exps[k] = V(exp_parts)(V(load)(at), ref, shifted);
+        }
+        const size_t skipped = (skip - i) / V(LANES); /* wraps where skip is before */
+        if (skipped < vectors) {
+            const V(vec) others = V(load_others)(x + i + skipped * V(LANES), (skip - i) % V(LANES));
+            exps[skipped] = V(exp_parts)(others, ref, shifted);
         }
         for (size_t k = 0; k < vectors; k++) {
             V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
@@ -169,14 +178,11 @@ XENT_INLINE void V(reduce_whole)(const REAL *x, size_t i, size_t end,
     }
 }
 
-XENT_INLINE void V(reduce_masked)(const REAL *x, size_t n, size_t i, size_t skip,
-                                  const struct V(reference) * ref, bool shifted, bool keep,
-                                  struct V(aside) * aside, struct V(sum) * sum) {
+/* The classes from i on, fewer than a vector holds. */
+XENT_INLINE void V(reduce_tail)(const REAL *x, size_t n, size_t i, size_t skip,
+                                const struct V(reference) * ref, bool shifted, bool keep,
+                                struct V(aside) * aside, struct V(sum) * sum) {
     const V(vec) term = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref, shifted);
-    if (n - i >= V(LANES)) {
-        V(put_aside)(aside, i, term, keep);
-        return;
-    }
     aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
     if (keep) {
         V(store_first)(aside->exps + i, n - i, term);
@@ -188,14 +194,10 @@ XENT_INLINE void V(sum_block)(const REAL *x, size_t n, size_t skip, const struct
                               struct xent_sum *result) {
     const double start = V(START);
     struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
-    const size_t first = V(whole_until)(n, skip), last = V(whole_until)(n, n);
-    V(reduce_whole)(x, 0, first, ref, shifted, keep, aside, &sum);
-    if (first < n) {
-        V(reduce_masked)(x, n, first, skip, ref, shifted, keep, aside, &sum);
-        V(reduce_whole)(x, first + V(LANES), last, ref, shifted, keep, aside, &sum);
-    }
-    if (first < last && last < n) {
-        V(reduce_masked)(x, n, last, skip, ref, shifted, keep, aside, &sum);
+    const size_t whole = V(whole_of)(n);
+    V(reduce_whole)(x, whole, skip, ref, shifted, keep, aside, &sum);
+    if (whole < n) {
+        V(reduce_tail)(x, n, whole, skip, ref, shifted, keep, aside, &sum);
     }
     V(total)(&sum, start, result);
 }
@@ -209,7 +211,7 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
     const size_t lead = V(emit_lead)(emission, n);
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (REAL *)emission->out + lead;
-    aside->pending_size = emission->factor.post == 1 ? V(whole_until)(n - lead, n) : 0;
+    aside->pending_size = emission->factor.post == 1 ? V(whole_of)(n - lead) : 0;
     aside->factor = V(factor_of)(&emission->factor);
     aside->stream = emission->stream;
 
