@@ -323,14 +323,18 @@ XENT_INLINE void split_factors(struct xent_factors *factors, size_t count) {
 static struct xent_factor factor(const struct xent_rows *rows, size_t row,
                                  const struct xent_sum *block, bool single) {
     struct xent_factors factors;
-    struct pair x = subtract(number(block->shift), number(rows->shift[row]), single);
-    x.high = f64_max(number(-2000), x.high);
-    const struct scaled e = exp_scaled(x, single);
-    const struct pair scale = {number(rows->scale[row]), number(rows->scale_low[row])};
+    struct pair scale = {number(rows->scale[row]), number(rows->scale_low[row])};
     const double headroom = single ? f32_HEADROOM : f64_HEADROOM;
-    const double exponent = rows->scale_exponent[row] - rows->exponent[row] + block->exponent;
-    factor_vector(multiply(scale, e.value, single),
-                  f64_add(number(exponent - headroom), e.exponent), single, &factors, 0);
+    vec exponent =
+        number(rows->scale_exponent[row] - rows->exponent[row] + block->exponent - headroom);
+    if (block->shift != rows->shift[row]) { /* rare */
+        struct pair x = subtract(number(block->shift), number(rows->shift[row]), single);
+        x.high = f64_max(number(-2000), x.high);
+        const struct scaled e = exp_scaled(x, single);
+        scale = multiply(scale, e.value, single);
+        exponent = f64_add(exponent, e.exponent);
+    }
+    factor_vector(scale, exponent, single, &factors, 0);
     if (single) {
         split_factors(&factors, 1);
     }
