@@ -24,22 +24,31 @@ static struct block block_at(const struct xent_job *job, size_t index) {
 
 /* What is kept of a row between reduce and emit. */
 struct row_space {
-    struct xent_rows *scalars; /* of which this row is the first */
-    struct xent_sum *sums;     /* of every block */
+    struct xent_sum *sums; /* of every block */
     char *exps; /* of every class, see place_exps; NULL where nothing is emitted from them */
 };
 
-/* Two rows, because one is emitted while the next is reduced. */
+/* Two batches of rows, because one is emitted while the next is reduced. */
 struct workspace {
-    struct row_space rows[2];
+    struct xent_rows *scalars[2];
+    struct row_space rows[2 * XENT_ROWS];
+    size_t spaces;      /* so many of them */
     char *load, *store; /* one block each; not used where logits or values are contiguous */
 };
+
+/* Rows that are reduced before they are finished together: the scalars of one take nearly as long
+ * as those of a vector. Where they are emitted, two batches of exponentials have to stay in the L2
+ * cache; beside many classes the scalars do not weigh. */
+static size_t batch_size(const struct xent_job *job) {
+    const size_t emitted = count_blocks(job) == 1 ? 8 : 1;
+    return xent_has(job, VALUES) ? emitted : XENT_ROWS;
+}
 
 enum { PAGE = 4096 };
 
 /* The sizes of the parts of a workspace. */
 struct layout {
-    size_t scalars, sums, exps, load, store;
+    size_t spaces, scalars, sums, exps, load, store;
 };
 
 static struct layout layout_of(const struct xent_job *job) {
@@ -49,6 +58,7 @@ static struct layout layout_of(const struct xent_job *job) {
     const bool scatters = xent_has(job, VALUES) && !xent_is_contiguous(job, problem->values_stride);
     const size_t block = xent_whole_lines(XENT_BLOCK * job->itemsize);
     return (struct layout){
+        .spaces = xent_has(job, VALUES) ? 2 * batch_size(job) : 1,
         .scalars = xent_whole_lines(sizeof(struct xent_rows)),
         .sums = xent_whole_lines(count_blocks(job) * sizeof(struct xent_sum)),
         .exps = from_exps ? xent_whole_lines(problem->classes * job->itemsize) + PAGE : 0,
@@ -59,7 +69,7 @@ static struct layout layout_of(const struct xent_job *job) {
 
 size_t xent_rows_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
-    return 2 * (size.scalars + size.sums + size.exps) + size.load + size.store;
+    return 2 * size.scalars + size.spaces * (size.sums + size.exps) + size.load + size.store;
 }
 
 static struct workspace workspace_of(const struct xent_job *job, int member) {
@@ -67,8 +77,11 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
     struct workspace work;
     char *p = xent_workspace(job, member);
     for (int i = 0; i < 2; i++) {
-        work.rows[i].scalars = (struct xent_rows *)(void *)p;
+        work.scalars[i] = (struct xent_rows *)(void *)p;
         p += size.scalars;
+    }
+    work.spaces = size.spaces;
+    for (size_t i = 0; i < size.spaces; i++) {
         work.rows[i].sums = (struct xent_sum *)(void *)p;
         p += size.sums;
         work.rows[i].exps = size.exps ? p : NULL;
@@ -80,11 +93,11 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
 }
 
 /* A load that shares its low address bits with a store just before it waits for that store. So the
- * exponentials are moved away from the logits, modulo a page: by a quarter of it in one row and by
- * three in the next, which is reduced while the first is emitted. */
-static struct row_space place_exps(struct row_space space, const char *logits, size_t row_index) {
+ * exponentials are moved away from the logits, modulo a page: by a quarter of it in one batch and
+ * by three in the next, which is reduced while the first is emitted. */
+static struct row_space place_exps(struct row_space space, const char *logits, size_t batch) {
     if (space.exps) {
-        const uintptr_t wanted = (uintptr_t)logits + (row_index % 2 * 2 + 1) * (PAGE / 4);
+        const uintptr_t wanted = (uintptr_t)logits + (batch % 2 * 2 + 1) * (PAGE / 4);
         space.exps += (wanted - (uintptr_t)space.exps) % PAGE / XENT_CACHE_LINE * XENT_CACHE_LINE;
     }
     return space;
@@ -97,6 +110,8 @@ static struct row_space place_exps(struct row_space space, const char *logits, s
 struct row {
     struct xent_place at;
     struct row_space space;
+    struct xent_rows *scalars;
+    size_t lane;   /* of the scalars */
     size_t target; /* the class that is kept out of the sum of the others; XENT_NO_CLASS: none */
 };
 
@@ -117,10 +132,17 @@ static size_t largest_of(const struct xent_job *job, const struct xent_place *at
     return XENT_NO_CLASS;
 }
 
+/* The n-th row that is worked on. */
 static struct row begin_row(const struct xent_job *job, const struct xent_place *at,
-                            const struct workspace *work, size_t index) {
-    struct row row = {.at = *at, .target = XENT_NO_CLASS};
-    row.space = place_exps(work->rows[index % 2], xent_address(job, LOGITS, at), index);
+                            const struct workspace *work, size_t n) {
+    const size_t batch = n / batch_size(job);
+    struct row row = {
+        .at = *at,
+        .space = place_exps(work->rows[n % work->spaces], xent_address(job, LOGITS, at), batch),
+        .scalars = work->scalars[batch % 2],
+        .lane = n % batch_size(job),
+        .target = XENT_NO_CLASS,
+    };
     if (xent_has(job, TARGET)) {
         row.target = xent_read_class(job, at);
     } else if (job->problem->output == XENT_LOG_SOFTMAX) {
@@ -173,9 +195,10 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     return (struct found){aside.ahead != NULL, aside.ahead_max};
 }
 
-/* Merges the row's blocks into a lane of the scalars, ready to be finished. */
-static void merge_row(const struct xent_job *job, const struct row *row, struct xent_rows *scalars,
-                      size_t lane) {
+/* Merges the row's blocks into its lane of the scalars, ready to be finished. */
+static void merge_row(const struct xent_job *job, const struct row *row) {
+    struct xent_rows *const scalars = row->scalars;
+    const size_t lane = row->lane;
     const struct xent_sum sum = job->finish->merge(row->space.sums, count_blocks(job));
     scalars->others[lane] = sum.sum;
     scalars->others_low[lane] = sum.low;
@@ -207,7 +230,8 @@ static struct xent_emission emission_of(const struct xent_job *job, const struct
     return (struct xent_emission){
         .exps = row->space.exps + block.begin * job->itemsize,
         .out = store_to(job, row, work->store, block),
-        .factor = job->finish->factor(row->space.scalars, 0, &row->space.sums[index], job->single),
+        .factor =
+            job->finish->factor(row->scalars, row->lane, &row->space.sums[index], job->single),
         .stream = job->plan.stream,
     };
 }
@@ -221,15 +245,15 @@ static void complete_block(const struct xent_job *job, const struct row *row,
     void *const out = store_to(job, row, work->store, block);
     if (problem->output == XENT_LOG_SOFTMAX) {
         const void *x = xent_load(job, &row->at, block.begin, block.size, work->load);
-        job->kernels->emit_shifted(x, block.size, row->space.scalars->target_logit[0],
-                                   row->space.scalars->loss[0], out);
+        job->kernels->emit_shifted(x, block.size, row->scalars->target_logit[row->lane],
+                                   row->scalars->loss[row->lane], out);
     }
     if (out == work->store) {
         xent_store(job, &row->at, block.begin, block.size, out);
     }
     if (problem->output == XENT_GRADIENT && block_has(block, row->target)) {
         xent_write_value(job, values_of(job, row, row->target),
-                         row->space.scalars->target_gradient[0]);
+                         row->scalars->target_gradient[row->lane]);
     }
 }
 
@@ -245,25 +269,25 @@ static void emit_block(const struct xent_job *job, const struct row *row,
 /* ---- Teams -------------------------------------------------------------------------------------
  */
 
-/* A row is emitted while the next one is reduced, block by block, so that the memory writes the one
- * while it reads the other. */
+/* A batch of rows is emitted while the next one is reduced, block by block, so that the memory
+ * writes the one while it reads the other. */
 static void run_rows(void *context, int member, int team) {
     const struct xent_job *job = context;
     const struct workspace work = workspace_of(job, member);
     const struct xent_range range = xent_share(job->rows, member, team);
+    const size_t count = range.end - range.begin, batch = batch_size(job);
+    const bool emits = xent_has(job, VALUES);
     struct xent_cursor at = xent_at_row(job, range.begin);
-    struct row rows[2];
-    const struct row *last = NULL; /* reduced and finished, not yet emitted */
-    struct xent_rows *const batch = work.rows[0].scalars;
-    size_t merged = 0; /* rows in the batch: where nothing is emitted, many are finished at once */
+    struct row rows[2 * XENT_ROWS];
     struct found found = {0};
-    for (size_t index = range.begin; index < range.end; index++) {
-        struct row *row = &rows[index % 2];
-        *row = begin_row(job, &at.place, &work, index);
+    for (size_t n = 0; n < count; n++) {
+        struct row *const row = &rows[n % (2 * batch)];
+        const struct row *last = emits && n >= batch ? &rows[(n - batch) % (2 * batch)] : NULL;
+        *row = begin_row(job, &at.place, &work, n);
         xent_advance(&at, job, 1);
         for (size_t i = 0; i < count_blocks(job); i++) {
             struct xent_aside aside = {
-                .ahead = block_ahead(job, row, i, index + 1 < range.end ? &at.place : NULL),
+                .ahead = block_ahead(job, row, i, n + 1 < count ? &at.place : NULL),
             };
             if (last) {
                 aside.emission = emission_of(job, last, &work, i);
@@ -273,20 +297,15 @@ static void run_rows(void *context, int member, int team) {
                 complete_block(job, last, &work, i);
             }
         }
-        if (xent_has(job, VALUES)) {
-            merge_row(job, row, row->space.scalars, 0);
-            xent_finish_rows(job, row->space.scalars, index, 1);
-            last = row;
-        } else {
-            merge_row(job, row, batch, merged++);
-        }
-        if (merged == XENT_ROWS || (merged > 0 && index + 1 == range.end)) {
-            xent_finish_rows(job, batch, index + 1 - merged, merged);
-            merged = 0;
+        merge_row(job, row);
+        if (row->lane + 1 == batch || n + 1 == count) {
+            xent_finish_rows(job, row->scalars, range.begin + n - row->lane, row->lane + 1);
         }
     }
-    for (size_t i = 0; last && i < count_blocks(job); i++) {
-        emit_block(job, last, &work, i);
+    for (size_t n = count > batch ? count - batch : 0; emits && n < count; n++) {
+        for (size_t i = 0; i < count_blocks(job); i++) {
+            emit_block(job, &rows[n % (2 * batch)], &work, i);
+        }
     }
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }
@@ -327,8 +346,8 @@ static void emit_columns(void *context, int member, int team) {
 static void finish_columns(void *context, int member, int team) {
     (void)member, (void)team;
     const struct columns *columns = context;
-    merge_row(columns->job, &columns->row, columns->row.space.scalars, 0);
-    xent_finish_rows(columns->job, columns->row.space.scalars, columns->index, 1);
+    merge_row(columns->job, &columns->row);
+    xent_finish_rows(columns->job, columns->row.scalars, columns->index, 1);
 }
 
 void xent_run_columns(struct xent_job *job) {
@@ -336,7 +355,7 @@ void xent_run_columns(struct xent_job *job) {
     struct columns columns = {.job = job};
     struct xent_cursor at = xent_at_row(job, 0);
     for (; columns.index < job->rows; columns.index++) {
-        columns.row = begin_row(job, &at.place, &work, columns.index);
+        columns.row = begin_row(job, &at.place, &work, 0);
         xent_parallel(job->plan.threads, reduce_columns, &columns);
         xent_parallel(1, finish_columns, &columns);
         if (xent_has(job, VALUES)) {
