@@ -13,8 +13,7 @@ XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref
     }
     x = V(max)(ref->lowest, x); /* keeps a NaN */
     /* The low bits of y are the exponent field of the result, zero at x = lowest. */
-    const V(vec) leant = V(LEAN) == 0 ? x : V(sub)(x, V(set1)(V(LEAN)));
-    const V(vec) y = V(fma)(leant, V(set1)(V(LOG2_E)), ref->round);
+    const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
     const struct V(reduced) reduced = V(reduce_by)(x, V(sub)(y, ref->round));
     return (struct V(exp)){V(to_exponent)(y), V(add)(reduced.r, V(exp_tail)(&reduced))};
 }
