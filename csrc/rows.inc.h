@@ -152,7 +152,7 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, bo
 
 /* Vectors whose exponentials are computed before they are added: a strip. From the logit to the
  * sum it is some fifty cycles, more than the processor looks ahead; within a strip the additions
- * need not wait for the exponentials. 1 KiB of logits, 2 KiB of exponentials. */
+ * need not wait for the exponentials. 1 KiB of logits, 3 KiB of exponentials. */
 enum { V(STRIP) = 16 };
 
 /* Whole vectors only, up to `end`; that of `skip` is done again. */
