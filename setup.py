@@ -33,7 +33,18 @@ MACHINE_ISAS = {
 }
 ISAS = MACHINE_ISAS.get(platform.machine().lower(), ["scalar"])
 
-COMMON_SOURCES = ["by_lanes.c", "by_rows.c", "dispatch.c", "finish.c", "job.c", "parallel.c", "plan.c", "xent.c"]
+COMMON_SOURCES = [
+    "by_lanes.c",
+    "by_rows.c",
+    "dispatch.c",
+    "finish.c",
+    "job.c",
+    "parallel.c",
+    "plan.c",
+    "quota.c",
+    "team_size.c",
+    "xent.c",
+]
 
 OPENMP_PROBE = """
 #include <omp.h>

@@ -53,19 +53,6 @@ struct xent_range xent_share(size_t total, int member, int team) {
     return (struct xent_range){begin, begin + each + (i < extra)};
 }
 
-int xent_available_threads(void) {
-#ifdef _OPENMP
-    if (!forked) {
-        /* The first obeys OMP_NUM_THREADS, the second the affinity mask of this moment. */
-        const int wanted = omp_get_max_threads(), processors = omp_get_num_procs();
-        const int limit = omp_get_thread_limit();
-        const int threads = wanted < processors ? wanted : processors;
-        return threads < limit ? threads : limit;
-    }
-#endif
-    return 1;
-}
-
 const char *xent_threading(void) {
 #ifdef _OPENMP
 #    define XENT_TEXT_(a) #a

@@ -3,6 +3,7 @@
 #include "plan.h"
 
 #include "kernels.h"
+#include "team_size.h"
 
 /* Waking a team takes about 5 us, in which one thread reduces some 2^14 logits; below twice that a
  * second thread does not pay. */
@@ -21,7 +22,7 @@ static size_t team_for(const struct xent_problem *problem, double logits) {
     if (logits < 2 * (double)LOGITS_PER_THREAD) {
         return 1;
     }
-    const int most = problem->threads > 0 ? problem->threads : xent_available_threads();
+    const int most = xent_team_size(problem->threads);
     const double worth = logits / (double)LOGITS_PER_THREAD;
     return worth < (double)most ? (size_t)worth : (size_t)most;
 }

@@ -65,7 +65,7 @@ struct xent_problem {
     double *loss_sum; /* one double, the sum in a fixed order, or NULL; needs `loss` */
     double *lse;      /* rows doubles, C order, or NULL */
 
-    int threads; /* the largest team to use; 0: what xent_available_threads says */
+    int threads; /* the largest team, within OMP_THREAD_LIMIT; 0: see xent_available_threads */
 
     size_t bad_row; /* out: the row a status speaks of */
 };
@@ -77,9 +77,14 @@ enum xent_status xent_isa(const char **name);
 /* Whether this machine and build can run the instruction set of that name. */
 enum xent_status xent_isa_supported(const char *name);
 
-/* The threads a parallel region of this process may use now: affinity, OMP_NUM_THREADS. */
+/* The largest team that a problem gets that leaves the choice to xent, at this moment: what was set
+ * below, or else OMP_NUM_THREADS, but no more than there are processors that this thread may run
+ * on, than control groups grant time for, and than OMP_THREAD_LIMIT. All but the processors are
+ * read once, when the library is loaded. */
 int xent_available_threads(void);
-/* "OpenMP 4.5", or "none": what xent was built with. */
+/* Takes the place of OMP_NUM_THREADS; 0 takes that back. */
+void xent_set_num_threads(int threads);
+/* "pthreads", or "none": what makes the threads in this build. */
 const char *xent_threading(void);
 
 #endif

@@ -38,15 +38,6 @@ def test_bits_do_not_depend_on_the_batch(dtype, rng, classes, margin):
         np.testing.assert_array_equal(alone[1], grad[row])
 
 
-def test_num_threads():
-    before = xent.get_num_threads()
-    try:
-        xent.set_num_threads(5)
-        assert xent.get_num_threads() == 5
-    finally:
-        xent.set_num_threads(before)
-
-
 def test_concurrent_callers(rng):
     x, target = rng.normal(size=(200, 3000)).astype(np.float32), rng.integers(3000, size=200)
     expected = xent.cross_entropy_grad(x, target)

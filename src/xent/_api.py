@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xent import _arrays, _config, _core
+from xent import _arrays, _core
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -18,7 +18,8 @@ Loss = Any  # a float32 or float64 scalar, or an array of them
 
 
 def _threads(n_threads: int | None) -> int:
-    return _config.limit if n_threads is None else _arrays.threads("n_threads", n_threads)
+    """Return the largest team to use; 0 is what `get_num_threads` says, if the problem is large enough to ask."""
+    return 0 if n_threads is None else _arrays.threads("n_threads", n_threads)
 
 
 class _Rows:
@@ -134,7 +135,7 @@ def cross_entropy(
     array([4.07605964e-01, 1.87152459e-13])
     """
     if out is None and n_threads is None:
-        loss = _core.run_plain(logits, target, axis, reduction, 1.0, None, False, _config.limit)
+        loss = _core.run_plain(logits, target, axis, reduction, 1.0, None, False)
         if loss is not None:
             return loss
     _arrays.choice("reduction", reduction, REDUCTIONS)
@@ -204,7 +205,7 @@ def cross_entropy_and_grad(
            [ 9.3576229e-14, -1.8715246e-13,  9.3576229e-14]], dtype=float32)
     """
     if loss_out is None and n_threads is None:
-        both = _core.run_plain(logits, target, axis, reduction, grad_output, grad_out, True, _config.limit)
+        both = _core.run_plain(logits, target, axis, reduction, grad_output, grad_out, True)
         if both is not None:
             return both  # type: ignore[no-any-return]
     _arrays.choice("reduction", reduction, REDUCTIONS)

@@ -10,13 +10,12 @@ import numpy as np
 
 from xent import _arrays, _core
 
-limit = 0  # of the threads of a call, as the C core takes it: 0 leaves the choice to it
-
 
 def set_num_threads(n: int) -> None:
     """Set how many threads each later call uses at most, unless it says ``n_threads``.
 
-    Small problems use fewer threads than they may.
+    It takes the place of ``OMP_NUM_THREADS``. Small problems use fewer threads than they may, and no call
+    that leaves the choice to xent uses more than `get_num_threads` finds worth using.
 
     Parameters
     ----------
@@ -39,15 +38,16 @@ def set_num_threads(n: int) -> None:
     1
     >>> xent.set_num_threads(before)
     """
-    global limit  # noqa: PLW0603 - the setting is the process's
-    limit = _arrays.threads("n", n)
+    _core.set_num_threads(_arrays.threads("n", n))
 
 
 def get_num_threads() -> int:
     """Return how many threads a call uses at most, unless it says ``n_threads``.
 
-    Until `set_num_threads` is called, it is what ``OMP_NUM_THREADS`` and the processors this process may
-    run on allow at the moment of the call.
+    It is the smallest of: what `set_num_threads` was given, or else ``OMP_NUM_THREADS``; the processors that
+    this thread may run on at this moment; the processors' worth of time that the control groups of a
+    container allow, rounded up; ``OMP_THREAD_LIMIT``, which limits ``n_threads``, too. The environment and
+    the control groups are read once, when xent is imported.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def get_num_threads() -> int:
     >>> xent.get_num_threads() >= 1
     True
     """
-    return limit or _core.available_threads()
+    return _core.available_threads()
 
 
 @overload

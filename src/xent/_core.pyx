@@ -80,6 +80,7 @@ cdef extern from "xent.h" nogil:
     xent_status c_isa "xent_isa"(const char **name)
     xent_status xent_isa_supported(const char *name)
     int xent_available_threads()
+    void xent_set_num_threads(int threads)
     const char *xent_threading()
 
 
@@ -237,7 +238,6 @@ cdef bint takes_gradient(object out, cnp.ndarray logits, cnp.ndarray target):
 
 def run_plain(
     object logits, object target, object axis, object reduction, object grad_output, object grad_out, bint gradient,
-    int threads
 ):
     """Run the most common call and return its loss, or the loss and the gradient; ``None`` if it is another call.
 
@@ -277,7 +277,7 @@ def run_plain(
     problem.target_type = integer_type(c.dtype)
     problem.upstream_scalar = <double>grad_output / (rows if mean else 1)
     problem.loss_sum = &loss_sum
-    problem.threads = threads
+    problem.threads = 0
     with nogil:
         if rows > 256:
             losses = <double *>malloc(<size_t>rows * sizeof(double))
@@ -311,10 +311,15 @@ def supported_isas():
 
 
 def available_threads():
-    """Return how many threads this process may use now."""
+    """Return the most threads that a call may use now that asks for 0."""
     return xent_available_threads()
 
 
+def set_num_threads(int n):
+    """Let `n` take the place of ``OMP_NUM_THREADS``."""
+    xent_set_num_threads(n)
+
+
 def threading():
-    """Return what makes the threads, ``"OpenMP <year and month>"`` or ``"none"``."""
+    """Return what makes the threads, ``"pthreads"`` or ``"none"``."""
     return xent_threading().decode()
