@@ -39,7 +39,7 @@ def build(folder: Path, variant: str) -> ctypes.CDLL:
     shutil.copytree(ROOT / "csrc", csrc)
     if variant == "careless":
         shutil.copytree(ROOT / "bench" / "careless", csrc, dirs_exist_ok=True)
-    flags = ["-fopenmp", "-fPIC"]
+    flags = ["-fPIC"]
     objects = build_core(csrc, COMPILER, extra_flags=flags, csrc=csrc)
     library = folder / f"{variant}.so"
     source = ROOT / "bench" / "cost_of_care.c"

@@ -1,51 +1,24 @@
-/* Teams of threads. The only file that names OpenMP; it knows nothing of logits. */
+/* Teams of threads: the only file that makes threads. It knows nothing of logits, and how many
+ * threads a team should have is decided elsewhere.
+ *
+ * The threads are xent's own and not OpenMP's, whose workers spin for milliseconds after a region,
+ * in the way of whoever computes next (a BLAS, say), keep a caller waiting for a worker that has
+ * lost its processor, and hang in a forked child. Here a worker spins for some microseconds and
+ * then sleeps; what it has not begun, the caller takes back and does itself; and a forked child
+ * makes workers of its own. docs/performance.md has the figures.
+ */
+#ifdef __linux__
+#    define _GNU_SOURCE /* sched_getaffinity, sched_getcpu */
+#else
+#    define _POSIX_C_SOURCE 200809L /* clock_gettime, pthread_sigmask */
+#endif
+
 #include "parallel.h"
 
+#include "job.h"
 #include "xent.h"
 
 #include <fenv.h>
-
-#ifdef _OPENMP
-#    include <omp.h>
-#endif
-
-#if defined(__unix__) || defined(__APPLE__)
-#    include <pthread.h>
-#endif
-
-/* libgomp's pool does not survive a fork: a region in the child waits for ever for threads that
- * only the parent has. So a child works alone. */
-static bool forked;
-
-#if defined(__unix__) || defined(__APPLE__)
-static void note_fork(void) { forked = true; }
-
-__attribute__((constructor)) static void watch_for_forks(void) {
-    (void)pthread_atfork(NULL, NULL, note_fork);
-}
-#endif
-
-/* The caller may have switched on flushing to zero or another rounding, and a thread of the pool
- * keeps the environment it was created in, so every member sets its own. */
-static void run_member(xent_work *work, void *context, int member, int team) {
-    fenv_t environment;
-    (void)fegetenv(&environment);
-    (void)fesetenv(FE_DFL_ENV);
-    work(context, member, team);
-    (void)fesetenv(&environment);
-}
-
-void xent_parallel(int threads, xent_work *work, void *context) {
-#ifdef _OPENMP
-    if (threads > 1 && !forked) {
-#    pragma omp parallel num_threads(threads)
-        run_member(work, context, omp_get_thread_num(), omp_get_num_threads());
-        return;
-    }
-#endif
-    (void)threads;
-    run_member(work, context, 0, 1);
-}
 
 struct xent_range xent_share(size_t total, int member, int team) {
     const size_t each = total / (size_t)team, extra = total % (size_t)team, i = (size_t)member;
@@ -53,12 +26,282 @@ struct xent_range xent_share(size_t total, int member, int team) {
     return (struct xent_range){begin, begin + each + (i < extra)};
 }
 
-const char *xent_threading(void) {
-#ifdef _OPENMP
-#    define XENT_TEXT_(a) #a
-#    define XENT_TEXT(a) XENT_TEXT_(a)
-    return "OpenMP " XENT_TEXT(_OPENMP); /* the specification's year and month */
+#if defined(__unix__) || defined(__APPLE__)
+
+#    include <pthread.h>
+#    include <sched.h>
+#    include <signal.h>
+#    include <stdatomic.h>
+#    include <stdbool.h>
+#    include <stdlib.h>
+#    include <time.h>
+#    include <unistd.h>
+
+/* ---- A worker and its caller: one slot, which both wait on --------------------------------- */
+
+/* How long to look for the other side before going to sleep. As long as it takes to be woken (5 to
+ * 15 us were measured), so that a loop of calls meets its workers awake. */
+static const int64_t SPIN_NANOSECONDS = 20000;
+
+enum slot_state {
+    IDLE,
+    OFFERED, /* by a caller, who may still take it back */
+    TAKEN    /* by the worker, which makes it IDLE again when it is done */
+};
+
+struct worker {
+    _Alignas(XENT_CACHE_LINE) atomic_int state;
+    atomic_int sleepers; /* of the two sides; both can be on their way out of a sleep at once */
+    xent_work *work;     /* what is offered, with its arguments */
+    void *context;
+    int member, team;
+    atomic_int processor; /* of the caller, as it offered */
+    struct worker *next;  /* in the pool, or in the team it is in */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+};
+
+static void relax(void) {
+#    if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#    elif defined(__aarch64__)
+    __asm__ volatile("isb"); /* `yield` does nothing on most cores */
+#    endif
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Whether the slot has left the state within the time of spinning. */
+static bool spin_while(struct worker *worker, enum slot_state state) {
+    const int64_t end = nanoseconds() + SPIN_NANOSECONDS;
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (atomic_load(&worker->state) != (int)state) {
+                return true;
+            }
+            relax();
+        }
+    } while (nanoseconds() < end);
+    return false;
+}
+
+static void wait_while(struct worker *worker, enum slot_state state) {
+    if (spin_while(worker, state)) {
+        return;
+    }
+    (void)pthread_mutex_lock(&worker->mutex);
+    atomic_fetch_add(&worker->sleepers, 1);
+    while (atomic_load(&worker->state) == (int)state) {
+        (void)pthread_cond_wait(&worker->changed, &worker->mutex);
+    }
+    atomic_fetch_sub(&worker->sleepers, 1);
+    (void)pthread_mutex_unlock(&worker->mutex);
+}
+
+/* Either the store is seen by who is about to sleep, or the sleeper is seen here: both accesses of
+ * both sides are sequentially consistent. */
+static void change_to(struct worker *worker, enum slot_state state) {
+    atomic_store(&worker->state, (int)state);
+    if (atomic_load(&worker->sleepers) > 0) {
+        (void)pthread_mutex_lock(&worker->mutex);
+        (void)pthread_cond_broadcast(&worker->changed);
+        (void)pthread_mutex_unlock(&worker->mutex);
+    }
+}
+
+/* Of the worker that takes an offer and the caller that takes it back, one succeeds. */
+static bool take_offer(struct worker *worker, enum slot_state next) {
+    int offered = OFFERED;
+    return atomic_compare_exchange_strong(&worker->state, &offered, (int)next);
+}
+
+/* Where every processor is taken, by a BLAS's waiting threads for instance, the scheduler likes to
+ * wake a worker on its caller's processor, where it does nothing but interrupt. It moves away, to
+ * where the program's first thread may run at this time. */
+static void leave_callers_processor(struct worker *worker) {
+#    ifdef __linux__
+    const int processor = atomic_load(&worker->processor);
+    cpu_set_t set[8]; /* as in team_size.c */
+    if (sched_getcpu() == processor && sched_getaffinity(getpid(), sizeof set, set) == 0) {
+        CPU_CLR_S((size_t)processor, sizeof set, set);
+        if (CPU_COUNT_S(sizeof set, set) > 0) {
+            (void)sched_setaffinity(0, sizeof set, set);
+        }
+    }
+#    else
+    (void)worker;
+#    endif
+}
+
+static int this_processor(void) {
+#    ifdef __linux__
+    return sched_getcpu();
+#    else
+    return -1;
+#    endif
+}
+
+static void *work_for_ever(void *argument) {
+    struct worker *worker = argument;
+    (void)fesetenv(FE_DFL_ENV); /* a new thread has its maker's */
+    for (;;) {
+        wait_while(worker, IDLE);
+        leave_callers_processor(worker);
+        if (take_offer(worker, TAKEN)) {
+            worker->work(worker->context, worker->member, worker->team);
+            change_to(worker, IDLE);
+        }
+    }
+    return NULL;
+}
+
+/* ---- The pool ------------------------------------------------------------------------------ */
+
+static struct {
+    pthread_mutex_t mutex;
+    struct worker *idle;
+    int workers; /* idle or in a team */
+} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/* A child has the memory of its parent's workers, but not the threads. */
+static void before_fork(void) { (void)pthread_mutex_lock(&pool.mutex); }
+
+static void in_parent(void) { (void)pthread_mutex_unlock(&pool.mutex); }
+
+static void in_child(void) {
+    pool.idle = NULL;
+    pool.workers = 0;
+    (void)pthread_mutex_unlock(&pool.mutex);
+}
+
+__attribute__((constructor)) static void watch_for_forks(void) {
+    (void)pthread_atfork(before_fork, in_parent, in_child);
+}
+
+/* Starts the thread of a worker. Signals are for the threads of the program. */
+static bool start(struct worker *worker) {
+    pthread_t thread;
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    const bool started = pthread_create(&thread, NULL, work_for_ever, worker) == 0;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started && pthread_detach(thread) == 0;
+}
+
+/* A new worker, or NULL. It is never freed. */
+static struct worker *make_worker(void) {
+    struct worker *worker = aligned_alloc(XENT_CACHE_LINE, sizeof *worker);
+    if (!worker) {
+        return NULL;
+    }
+    atomic_init(&worker->state, IDLE);
+    atomic_init(&worker->sleepers, 0);
+    atomic_init(&worker->processor, -1);
+    if (pthread_mutex_init(&worker->mutex, NULL) != 0 ||
+        pthread_cond_init(&worker->changed, NULL) != 0 || !start(worker)) {
+        free(worker);
+        return NULL;
+    }
+    return worker;
+}
+
+/* An idle worker. Where there is none, one is made, unless there are as many as this team needs and
+ * as there are processors for: concurrent callers share them. NULL: the caller does without. */
+static struct worker *borrow(int team) {
+    (void)pthread_mutex_lock(&pool.mutex);
+    struct worker *worker = pool.idle;
+    if (worker) {
+        pool.idle = worker->next;
+    } else if (pool.workers < team - 1 || pool.workers < xent_available_threads() - 1) {
+        worker = make_worker();
+        pool.workers += worker != NULL;
+    }
+    (void)pthread_mutex_unlock(&pool.mutex);
+    return worker;
+}
+
+/* The first member's worker ends up on top, so that it is the first member's the next time: what is
+ * in its caches is of use. */
+static void give_back(struct worker *last) {
+    (void)pthread_mutex_lock(&pool.mutex);
+    while (last) {
+        struct worker *const worker = last;
+        last = worker->next;
+        worker->next = pool.idle;
+        pool.idle = worker;
+    }
+    (void)pthread_mutex_unlock(&pool.mutex);
+}
+
+/* ---- Teams --------------------------------------------------------------------------------- */
+
+/* The workers that were found, the last member's first. */
+static struct worker *offer(xent_work *work, void *context, int team) {
+    struct worker *last = NULL;
+    const int processor = this_processor();
+    for (int member = 1; member < team; member++) {
+        struct worker *worker = borrow(team);
+        if (!worker) {
+            break;
+        }
+        worker->work = work;
+        worker->context = context;
+        worker->member = member;
+        worker->team = team;
+        atomic_store(&worker->processor, processor);
+        worker->next = last;
+        last = worker;
+        change_to(worker, OFFERED);
+    }
+    return last;
+}
+
+/* The caller's own part, what no worker was found for, and what none has begun. */
+static void do_the_rest(struct worker *last, xent_work *work, void *context, int team) {
+    work(context, 0, team);
+    for (int member = last ? last->member + 1 : 1; member < team; member++) {
+        work(context, member, team);
+    }
+    for (; last; last = last->next) {
+        if (take_offer(last, IDLE)) {
+            work(context, last->member, team);
+        }
+    }
+}
+
+static void run_team(xent_work *work, void *context, int team) {
+    struct worker *const last = offer(work, context, team);
+    do_the_rest(last, work, context, team);
+    for (struct worker *worker = last; worker; worker = worker->next) {
+        wait_while(worker, TAKEN);
+    }
+    give_back(last);
+}
+
+const char *xent_threading(void) { return "pthreads"; }
+
 #else
-    return "none";
+
+static void run_team(xent_work *work, void *context, int team) {
+    for (int member = 0; member < team; member++) {
+        work(context, member, team);
+    }
+}
+
+const char *xent_threading(void) { return "none"; }
+
 #endif
+
+/* The caller may have switched on flushing to zero or another rounding. */
+void xent_parallel(int threads, xent_work *work, void *context) {
+    fenv_t environment;
+    (void)fegetenv(&environment);
+    (void)fesetenv(FE_DFL_ENV);
+    run_team(work, context, threads);
+    (void)fesetenv(&environment);
 }

@@ -102,8 +102,7 @@ class Build:
         return program
 
 
-NATIVE = Build("native", flags=("-fopenmp",))
-# Linked statically, and so without OpenMP, whose static library warns: a team has one member.
+NATIVE = Build("native")
 AARCH64 = Build(
     "aarch64 under qemu", "aarch64-linux-gnu-gcc", machine="aarch64", flags=("-static",), runner=("qemu-aarch64",)
 )

@@ -1,4 +1,4 @@
-"""Threads: the same bits for every team, forks, concurrent callers, the floating-point environment."""
+"""Threads: the same bits for every team, forks, concurrent callers, idle workers, the floating-point environment."""
 
 from __future__ import annotations
 
@@ -38,33 +38,117 @@ def test_bits_do_not_depend_on_the_batch(dtype, rng, classes, margin):
         np.testing.assert_array_equal(alone[1], grad[row])
 
 
-def test_concurrent_callers(rng):
+@pytest.fixture
+def work(rng):
+    """Logits and labels of some milliseconds, and their gradient by one thread."""
     x, target = rng.normal(size=(200, 3000)).astype(np.float32), rng.integers(3000, size=200)
-    expected = xent.cross_entropy_grad(x, target)
+    return x, target, xent.cross_entropy_grad(x, target, n_threads=1)
+
+
+def give_expected(work, n_threads, calls=1):
+    """Whether `calls` calls all give the expected bits."""
+    x, target, expected = work
+    return all(np.array_equal(xent.cross_entropy_grad(x, target, n_threads=n_threads), expected) for _ in range(calls))
+
+
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_concurrent_callers(work, n_threads):
     with ThreadPoolExecutor(8) as pool:
-        for grad in pool.map(lambda _: xent.cross_entropy_grad(x, target, n_threads=2), range(32)):
-            np.testing.assert_array_equal(grad, expected)
+        assert all(pool.map(lambda _: give_expected(work, n_threads, calls=5), range(32)))
 
 
-def _child(x, target, expected, queue):
-    grad = xent.cross_entropy_grad(x, target, n_threads=2)
-    queue.put(bool(np.array_equal(grad, expected)))
+def test_teams_of_changing_size(work):
+    assert all(give_expected(work, n_threads) for n_threads in (2, 7, 1, 3, 64, 2, 7))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_does_not_hang(rng):
-    x, target = rng.normal(size=(200, 3000)).astype(np.float32), rng.integers(3000, size=200)
-    expected = xent.cross_entropy_grad(x, target, n_threads=2)
+def threads_of_process():
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - as cheap as can be, in a fork
+
+
+def _child(work, queue):
+    """Say whether the bits are right, and how many threads a team of 3 adds to this process."""
+    before = threads_of_process()
+    good = give_expected(work, 3)
+    queue.put((good, threads_of_process() - before))
+
+
+needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="forks, and counts threads in /proc")
+ignore_fork_warning = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def run_forked(work):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    child = context.Process(target=_child, args=(x, target, expected, queue))
+    child = context.Process(target=_child, args=(work, queue))
     child.start()
     try:
-        assert queue.get(timeout=60)
+        return queue.get(timeout=60)
     finally:
         child.kill()
         child.join()
+
+
+@needs_fork
+@ignore_fork_warning
+def test_a_forked_child_makes_its_own_threads(work):
+    assert give_expected(work, 3)
+    assert run_forked(work) == (True, 2)
+    assert give_expected(work, 3)
+
+
+@needs_fork
+@ignore_fork_warning
+def test_forks_during_calls_of_other_threads(work):
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(give_expected, work, 3, calls=40) for _ in range(3)]
+        for _ in range(5):
+            good, added = run_forked(work)
+            assert good
+            assert added == 2
+        assert all(call.result() for call in calls)
+
+
+IDLE = """
+import time
+import numpy as np, xent
+x, target = np.zeros((1000, 1000)), np.zeros(1000, int)
+spent = []
+for _ in range(5):
+    xent.cross_entropy(x, target, n_threads=2)
+    before = time.process_time()
+    time.sleep(0.05)
+    spent.append(time.process_time() - before)
+print(*spent)
+"""
+
+
+def test_workers_do_not_burn_time_after_a_call():
+    """They may spin for 20 us. Milliseconds, as OpenMP's do, would starve the library that is called next.
+
+    In a process of its own, where nothing else works: a BLAS would spin as well.
+    """
+    done = subprocess.run([sys.executable, "-c", IDLE], capture_output=True, text=True, check=True)
+    assert max(float(seconds) for seconds in done.stdout.split()) < 0.002
+
+
+BLOCKED = """
+import os, signal
+import numpy as np, xent
+before = set(os.listdir("/proc/self/task"))
+xent.cross_entropy(np.zeros((1000, 1000)), np.zeros(1000, int), n_threads=3)
+made = set(os.listdir("/proc/self/task")) - before
+assert len(made) == 2
+for thread in made:
+    status = dict(line.split(":\\t", 1) for line in open(f"/proc/self/task/{thread}/status"))
+    blocked = int(status["SigBlk"], 16)
+    assert all(blocked >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM))
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the signal masks in /proc")
+def test_signals_are_left_to_the_threads_of_the_program():
+    subprocess.run([sys.executable, "-c", BLOCKED], check=True)
 
 
 FLUSHING = """
