@@ -20,6 +20,40 @@
 
 #include <fenv.h>
 
+#ifdef __SSE2__
+#    include <xmmintrin.h>
+typedef unsigned xent_environment;
+#else
+typedef fenv_t xent_environment;
+#endif
+
+/* ---- The floating-point environment ------------------------------------------------------------
+ */
+
+#ifdef __SSE2__ /* nothing here is computed by the x87, whose environment takes 0.2 us to set */
+
+enum { SSE_DEFAULT = 0x1f80 }; /* round to nearest, keep subnormals, mask all exceptions */
+
+static xent_environment get_environment(void) { return _mm_getcsr(); }
+
+static void set_environment(xent_environment environment) { _mm_setcsr(environment); }
+
+static void set_default_environment(void) { _mm_setcsr(SSE_DEFAULT); }
+
+#else
+
+static xent_environment get_environment(void) {
+    xent_environment environment;
+    (void)fegetenv(&environment);
+    return environment;
+}
+
+static void set_environment(xent_environment environment) { (void)fesetenv(&environment); }
+
+static void set_default_environment(void) { (void)fesetenv(FE_DFL_ENV); }
+
+#endif
+
 struct xent_range xent_share(size_t total, int member, int team) {
     const size_t each = total / (size_t)team, extra = total % (size_t)team, i = (size_t)member;
     const size_t begin = i * each + (i < extra ? i : extra);
@@ -147,7 +181,7 @@ static int this_processor(void) {
 
 static void *work_for_ever(void *argument) {
     struct worker *worker = argument;
-    (void)fesetenv(FE_DFL_ENV); /* a new thread has its maker's */
+    set_default_environment(); /* a new thread has its maker's */
     for (;;) {
         wait_while(worker, IDLE);
         leave_callers_processor(worker);
@@ -299,9 +333,8 @@ const char *xent_threading(void) { return "none"; }
 
 /* The caller may have switched on flushing to zero or another rounding. */
 void xent_parallel(int threads, xent_work *work, void *context) {
-    fenv_t environment;
-    (void)fegetenv(&environment);
-    (void)fesetenv(FE_DFL_ENV);
+    const xent_environment before = get_environment();
+    set_default_environment();
     run_team(work, context, threads);
-    (void)fesetenv(&environment);
+    set_environment(before);
 }
