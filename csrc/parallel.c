@@ -123,13 +123,16 @@ static bool spin_while(struct worker *worker, enum slot_state state) {
     return false;
 }
 
+/* Returns once the slot may have left the state. A worker that was woken for work that has been
+ * taken back meanwhile looks for the next, which is likely to follow soon, before it sleeps again.
+ */
 static void wait_while(struct worker *worker, enum slot_state state) {
     if (spin_while(worker, state)) {
         return;
     }
     (void)pthread_mutex_lock(&worker->mutex);
     atomic_fetch_add(&worker->sleepers, 1);
-    while (atomic_load(&worker->state) == (int)state) {
+    if (atomic_load(&worker->state) == (int)state) {
         (void)pthread_cond_wait(&worker->changed, &worker->mutex);
     }
     atomic_fetch_sub(&worker->sleepers, 1);
@@ -312,7 +315,9 @@ static void run_team(xent_work *work, void *context, int team) {
     struct worker *const last = offer(work, context, team);
     do_the_rest(last, work, context, team);
     for (struct worker *worker = last; worker; worker = worker->next) {
-        wait_while(worker, TAKEN);
+        while (atomic_load(&worker->state) == TAKEN) {
+            wait_while(worker, TAKEN);
+        }
     }
     give_back(last);
 }
