@@ -184,7 +184,6 @@ static int this_processor(void) {
 
 static void *work_for_ever(void *argument) {
     struct worker *worker = argument;
-    set_default_environment(); /* a new thread has its maker's */
     for (;;) {
         wait_while(worker, IDLE);
         leave_callers_processor(worker);
@@ -336,7 +335,8 @@ const char *xent_threading(void) { return "none"; }
 
 #endif
 
-/* The caller may have switched on flushing to zero or another rounding. */
+/* The caller may have switched on flushing to zero or another rounding. A worker has the
+ * environment that its maker had, and it is made in here. */
 void xent_parallel(int threads, xent_work *work, void *context) {
     const xent_environment before = get_environment();
     set_default_environment();

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from build_core import CSRC, ROOT
 
 import xent
 
@@ -149,6 +151,29 @@ assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the signal masks in /proc")
 def test_signals_are_left_to_the_threads_of_the_program():
     subprocess.run([sys.executable, "-c", BLOCKED], check=True)
+
+
+def detects_races(folder):
+    """Whether programs with the thread sanitizer build and run here: some kernels give them no room."""
+    source, program = folder / "probe.c", folder / "probe"
+    source.write_text("int main(void) { return 0; }")
+    built = subprocess.run(["cc", "-fsanitize=thread", source, "-o", program], capture_output=True, check=False)
+    return built.returncode == 0 and subprocess.run([*WITHOUT_ASLR, program], check=False).returncode == 0
+
+
+# The sanitizers of gcc 12 do not know all the address layouts of newer kernels.
+WITHOUT_ASLR = ("setarch", "-R") if shutil.which("setarch") else ()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_teams_have_no_races(tmp_path):
+    if not detects_races(tmp_path):
+        pytest.skip("needs the thread sanitizer")
+    program = tmp_path / "threads"
+    flags = ["-std=c11", "-g", "-O1", "-fsanitize=thread", "-pthread", f"-I{CSRC}"]
+    sources = [ROOT / "tests" / "threads.c", *(CSRC / name for name in ("parallel.c", "team_size.c", "quota.c"))]
+    subprocess.run(["cc", *flags, *sources, "-lm", "-o", program], check=True)
+    subprocess.run([*WITHOUT_ASLR, program], check=True)
 
 
 FLUSHING = """
