@@ -109,7 +109,7 @@ def layouts(dtype, rng):
 
 
 def teams(dtype, rng):
-    """Rows shared, and one row's blocks shared; where there is no OpenMP, the team's one member does it all."""
+    """Rows shared, and one row's blocks shared."""
     for shape in ((70, 1000), (700, 100), (9000, 10), (1, 40_000), (2, 5 * BLOCK)):
         for threads in (2, 3):
             yield from problems_of((rng.normal(size=shape) * 4).astype(dtype), rng, threads=threads)
