@@ -47,6 +47,16 @@ def test_a_million_equal_logits(dtype):
     assert ulps(-xent.log_softmax(x)[0, :1], log) <= PROMISED[dtype.__name__]["log_softmax"]
 
 
+def test_reductions_do_not_depend_on_threads(rng):
+    """Sums in another order differ in their last bit, now and then: so there are many of them."""
+    for _ in range(15):
+        x = rng.normal(size=(9000, 4), scale=4)
+        c = rng.integers(0, 4, len(x))
+        for reduction in ("mean", "sum"):
+            results = {xent.cross_entropy(x, c, reduction=reduction, n_threads=n) for n in (1, 2, 3)}
+            assert len(results) == 1
+
+
 def test_blocks_cost_no_accuracy(dtype, rng):
     """What a row's sum has beyond double's precision is kept when those of its blocks are merged."""
     error = {}
