@@ -25,8 +25,8 @@ XENT_INLINE struct V(reference) V(refer_to)(REAL m, struct xent_sum *sum) {
     };
 }
 
-/* The argument of an exponential without its powers of two, r - correction, |r| <= ln(2)/2 and a
- * little more. The two are kept apart, because r is exact and their difference rounds. */
+/* The argument of an exponential without its powers of two, r - correction, within ln(2)/2 of LEAN
+ * and a little more. The two are kept apart, because r is exact and their difference rounds. */
 struct V(reduced) {
     V(vec) r, correction;
 };

@@ -10,6 +10,7 @@ static const double f64_exp_poly[] = {
     0x1.6c16c185691ebp-10, 0x1.a01a012428be5p-13, 0x1.a019967ecfb1ap-16, 0x1.71df2d83a732ep-19,
     0x1.28b0dd54870d3p-22, 0x1.ad7b6412f09dep-26};
 
+static const double f64_LEAN = 0;
 static const double f64_LOG2_E = 0x1.71547652b82fep+0;
 /* ln 2 in two parts: the first has 37 bits, so that n times it is exact for |n| < 2^16. */
 static const double f64_LN2_HIGH = 0x1.62e42fefap-1, f64_LN2_LOW = 0x1.cf79abc9e3b3ap-40;
