@@ -134,8 +134,8 @@ def cross_entropy(
     >>> xent.cross_entropy(logits, [0, 1], reduction="none")
     array([4.07605964e-01, 1.87152459e-13])
     """
-    if out is None and n_threads is None:
-        loss = _core.run_plain(logits, target, axis, reduction, 1.0, None, False)
+    if out is None:
+        loss = _core.run_plain(logits, target, axis, reduction, 1.0, None, False, n_threads)
         if loss is not None:
             return loss
     _arrays.choice("reduction", reduction, REDUCTIONS)
@@ -204,8 +204,8 @@ def cross_entropy_and_grad(
     array([[-3.3475906e-01,  2.4472846e-01,  9.0030573e-02],
            [ 9.3576229e-14, -1.8715246e-13,  9.3576229e-14]], dtype=float32)
     """
-    if loss_out is None and n_threads is None:
-        both = _core.run_plain(logits, target, axis, reduction, grad_output, grad_out, True)
+    if loss_out is None:
+        both = _core.run_plain(logits, target, axis, reduction, grad_output, grad_out, True, n_threads)
         if both is not None:
             return both  # type: ignore[no-any-return]
     _arrays.choice("reduction", reduction, REDUCTIONS)

@@ -238,6 +238,7 @@ cdef bint takes_gradient(object out, cnp.ndarray logits, cnp.ndarray target):
 
 def run_plain(
     object logits, object target, object axis, object reduction, object grad_output, object grad_out, bint gradient,
+    object n_threads
 ):
     """Run the most common call and return its loss, or the loss and the gradient; ``None`` if it is another call.
 
@@ -248,6 +249,8 @@ def run_plain(
     if not (type(axis) is int and axis == -1 and type(reduction) is str and (mean or reduction == "sum")):
         return None
     if not (type(grad_output) is float and are_plain_rows(logits, target)):
+        return None
+    if not (n_threads is None or (type(n_threads) is int and 1 <= n_threads <= 1024)):
         return None
     cdef cnp.ndarray x = <cnp.ndarray>logits
     cdef cnp.ndarray c = <cnp.ndarray>target
@@ -277,7 +280,7 @@ def run_plain(
     problem.target_type = integer_type(c.dtype)
     problem.upstream_scalar = <double>grad_output / (rows if mean else 1)
     problem.loss_sum = &loss_sum
-    problem.threads = 0
+    problem.threads = 0 if n_threads is None else <int>n_threads
     with nogil:
         if rows > 256:
             losses = <double *>malloc(<size_t>rows * sizeof(double))
