@@ -246,7 +246,9 @@ def run_plain(
     be avoided. Whatever is not plain, errors included, is left to the general way.
     """
     cdef bint mean = reduction == "mean"
-    if not (type(axis) is int and axis == -1 and type(reduction) is str and (mean or reduction == "sum")):
+    if not (type(axis) is int and (axis == -1 or axis == 1)):
+        return None
+    if not (type(reduction) is str and (mean or reduction == "sum")):
         return None
     if not (type(grad_output) is float and are_plain_rows(logits, target)):
         return None
