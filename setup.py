@@ -44,6 +44,7 @@ COMMON_SOURCES = [
     "dispatch.c",
     "finish.c",
     "job.c",
+    "options.c",
     "parallel.c",
     "plan.c",
     "quota.c",

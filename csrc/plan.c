@@ -38,14 +38,18 @@ struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const bool by_columns = rows < team && sharing_columns > rows;
     team = by_columns ? sharing_columns : team < rows ? team : rows;
 
-    const size_t itemsize = problem->dtype == XENT_F32 ? sizeof(float) : sizeof(double);
+    const enum xent_dtype dtype = problem->dtype;
+    const bool half = dtype == XENT_F16 || dtype == XENT_BF16;
+    const size_t itemsize =
+        dtype == XENT_F64 ? sizeof(double) : half && !problem->wide_values ? sizeof(uint16_t) : sizeof(float);
     const bool in_place = problem->values.data == problem->logits.data; /* the lines are there */
     const bool few_classes = problem->classes <= XENT_TILE_CLASSES;
+    const bool lanes = few_classes && !half && !problem->swapped && !problem->options;
     /* A tile's columns can be streamed as well. */
-    const bool contiguous = few_classes || problem->values_stride == (ptrdiff_t)itemsize;
+    const bool contiguous = lanes || (!half && problem->values_stride == (ptrdiff_t)itemsize);
     const enum xent_regime by_blocks = by_columns ? XENT_BY_COLUMNS : XENT_BY_ROWS;
     return (struct xent_plan){
-        .regime = few_classes ? XENT_BY_LANES : by_blocks,
+        .regime = lanes ? XENT_BY_LANES : by_blocks,
         .threads = team > 1 ? (int)team : 1,
         .stream = contiguous && !in_place && logits * (double)itemsize >= STREAM_FROM,
     };

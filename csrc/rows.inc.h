@@ -76,6 +76,25 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
     return (double)V(horizontal_max)(m);
 }
 
+static size_t V(find)(const void *logits, size_t n, double u) {
+    const REAL *const x = logits;
+    const REAL wanted = (REAL)u;
+    size_t i = 0;
+    for (; i + V(LANES) <= n; i += V(LANES)) {
+        int found = 0; /* a loop without exits, which the compiler makes vectors of */
+        for (size_t k = 0; k < V(LANES); k++) {
+            found |= x[i + k] == wanted;
+        }
+        if (found) {
+            break;
+        }
+    }
+    while (i < n && x[i] != wanted) {
+        i++;
+    }
+    return i;
+}
+
 /* Logits are fetched into the L2 cache this far ahead: the hardware fetches a page at most, and a
  * store that waits for its line behind loads from memory halves the speed. */
 enum { V(AHEAD) = 16384 / sizeof(REAL) };
@@ -95,13 +114,14 @@ XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin
     REAL *const out = (REAL *)emission->out + begin;
     const struct V(factor) factor = V(factor_of)(&emission->factor);
     const V(vec) post = V(set1)((REAL)emission->factor.post);
+    const V(vec) offset = V(set1)((REAL)emission->offset);
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(put)(out + i, V(mul)(V(times)(V(load)(exps + i), &factor), post), stream);
+        V(put)(out + i, V(mul)(V(times_less)(V(load)(exps + i), &factor, offset), post), stream);
     }
     if (i < n) {
         const V(vec) e = V(load_first)(exps + i, n - i);
-        V(store_first)(out + i, n - i, V(mul)(V(times)(e, &factor), post));
+        V(store_first)(out + i, n - i, V(mul)(V(times_less)(e, &factor, offset), post));
     }
 }
 
@@ -133,7 +153,13 @@ struct V(aside) {
     REAL *out;
     size_t pending_size, turn; /* whole vectors; what is beyond pending_size is at the beginning */
     struct V(factor) factor;
+    V(vec) offset;
     bool stream;
+};
+
+/* struct xent_logits; low is there where the treatment is SCALED. */
+struct V(span) {
+    const REAL *u, *low;
 };
 
 /* `keep` is what the caller knows at compile time: there are terms to keep or to emit. */
@@ -146,7 +172,7 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, bo
         size_t at = i + aside->turn;
         at -= at >= aside->pending_size ? aside->pending_size : 0;
         const V(vec) e = V(load)(aside->pending + at);
-        V(put)(aside->out + at, V(times)(e, &aside->factor), aside->stream);
+        V(put)(aside->out + at, V(times_less)(e, &aside->factor, aside->offset), aside->stream);
     }
 }
 
@@ -155,49 +181,67 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, bo
  * need not wait for the exponentials. 1 KiB of logits, 3 KiB of exponentials. */
 enum { V(STRIP) = 16 };
 
-/* Whole vectors only, up to `end`; that of `skip` is done again. */
-XENT_INLINE void V(reduce_whole)(const REAL *x, size_t end, size_t skip,
-                                 const struct V(reference) * ref, bool shifted, bool keep,
-                                 struct V(aside) * aside, struct V(sum) * sum) {
+/* The vector at i, if the treatment needs its low parts. */
+XENT_INLINE V(vec) V(load_low)(const struct V(span) * span, size_t i, enum treatment treatment) {
+    return treatment == SCALED ? V(load)(span->low + i) : V(set1)(0);
+}
+
+/* Whole vectors only, up to `end`. That of `skip` is done again, for the sum; its term is kept as it
+ * is. */
+XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
+                                 const struct V(reference) * ref, enum treatment treatment,
+                                 bool keep, struct V(aside) * aside, struct V(sum) * sum) {
+    const REAL *const x = span->u;
     struct V(exp) exps[V(STRIP)];
     for (size_t i = 0, vectors; i < end; i += vectors * V(LANES)) {
         vectors = (end - i) / V(LANES) < V(STRIP) ? (end - i) / V(LANES) : V(STRIP);
         for (size_t k = 0; k < vectors; k++) {
             const REAL *const at = x + i + k * V(LANES);
             __builtin_prefetch(at + V(AHEAD), 0, 2);
-            exps[k] = V(exp_parts)(V(load)(at), ref, shifted);
+            const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
+            exps[k] = V(exp_parts)(V(load)(at), low, ref, treatment);
         }
         const size_t skipped = (skip - i) / V(LANES); /* wraps where skip is before */
+        V(vec) with_skip = V(set1)(0);
         if (skipped < vectors) {
-            const V(vec) others = V(load_others)(x + i + skipped * V(LANES), (skip - i) % V(LANES));
-            exps[skipped] = V(exp_parts)(others, ref, shifted);
+            const size_t at = i + skipped * V(LANES);
+            const V(vec) low = V(load_low)(span, at, treatment);
+            with_skip = V(term)(exps[skipped]);
+            exps[skipped] = V(exp_parts)(V(load_others)(x + at, skip - at), low, ref, treatment);
         }
         for (size_t k = 0; k < vectors; k++) {
             V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
+        }
+        if (keep && skipped < vectors) {
+            V(store)(aside->exps + i + skipped * V(LANES), with_skip);
         }
     }
 }
 
 /* The classes from i on, fewer than a vector holds. */
-XENT_INLINE void V(reduce_tail)(const REAL *x, size_t n, size_t i, size_t skip,
-                                const struct V(reference) * ref, bool shifted, bool keep,
-                                struct V(aside) * aside, struct V(sum) * sum) {
-    const V(vec) term = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref, shifted);
+XENT_INLINE void V(reduce_tail)(const struct V(span) * span, size_t n, size_t i, size_t skip,
+                                const struct V(reference) * ref, enum treatment treatment,
+                                bool keep, struct V(aside) * aside, struct V(sum) * sum) {
+    const REAL *const x = span->u;
+    const V(vec) low = treatment == SCALED ? V(load_first)(span->low + i, n - i) : V(set1)(0);
+    V(add_exp)(sum, V(exp_parts)(V(load_masked)(x, n, i, skip), low, ref, treatment));
     aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
     if (keep) {
-        V(store_first)(aside->exps + i, n - i, term);
+        const V(vec) all = V(load_masked)(x, n, i, SIZE_MAX);
+        V(store_first)
+        (aside->exps + i, n - i, V(term)(V(exp_parts)(all, low, ref, treatment)));
     }
 }
 
-XENT_INLINE void V(sum_block)(const REAL *x, size_t n, size_t skip, const struct V(reference) * ref,
-                              bool shifted, bool keep, struct V(aside) * aside,
-                              struct xent_sum *result) {
+XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip,
+                              const struct V(reference) * ref, enum treatment treatment, bool keep,
+                              struct V(aside) * aside, struct xent_sum *result) {
     const double start = V(START);
     struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
     const size_t whole = V(whole_of)(n);
-    V(reduce_whole)(x, whole, skip, ref, shifted, keep, aside, &sum);
+    V(reduce_whole)(span, whole, skip, ref, treatment, keep, aside, &sum);
     if (whole < n) {
-        V(reduce_tail)(x, n, whole, skip, ref, shifted, keep, aside, &sum);
+        V(reduce_tail)(span, n, whole, skip, ref, treatment, keep, aside, &sum);
     }
     V(total)(&sum, start, result);
 }
@@ -213,6 +257,7 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
     aside->out = (REAL *)emission->out + lead;
     aside->pending_size = emission->factor.post == 1 ? V(whole_of)(n - lead) : 0;
     aside->factor = V(factor_of)(&emission->factor);
+    aside->offset = V(set1)((REAL)emission->offset);
     aside->stream = emission->stream;
 
     enum {
@@ -232,50 +277,75 @@ XENT_INLINE void V(end_emission)(const struct xent_emission *emission, size_t n,
     V(emit_span)(emission, done, n - done, emission->stream);
 }
 
-static struct xent_sum V(reduce)(const void *logits, size_t n, size_t skip, double max,
-                                 struct xent_aside *aside) {
-    const REAL *const x = logits;
+XENT_INLINE void V(sum_kept_block)(const struct V(span) * span, size_t n, size_t skip,
+                                   const struct V(reference) * ref, enum treatment treatment,
+                                   struct V(aside) * aside, struct xent_sum *result) {
+    /* Each call is inlined with its constants, so that the loops do not test them. */
+    if (aside->exps) {
+        V(sum_block)(span, n, skip, ref, treatment, true, aside, result);
+    } else {
+        V(sum_block)(span, n, skip, ref, treatment, false, aside, result);
+    }
+}
+
+static struct xent_sum V(reduce)(const struct xent_logits *logits, size_t n, size_t skip,
+                                 double max, struct xent_aside *aside) {
+    static const REAL zeros[XENT_BLOCK];
+    const struct V(span) span = {logits->u, logits->low ? logits->low : zeros};
     struct xent_sum result;
-    const struct V(reference) ref = V(refer_to)((REAL)max, &result);
+    const struct V(reference) ref = V(refer_to)((REAL)max, logits->scale, &result);
     struct V(aside) own = {
         .exps = aside->exps,
-        .ahead = aside->ahead ? aside->ahead : x, /* at hand: looking is cheaper than asking */
+        .ahead = aside->ahead ? aside->ahead : span.u, /* at hand: looking is cheaper than asking */
         .ahead_max = V(set1)(-(REAL)INFINITY),
         .pending_size = 0,
     };
-    /* Each call is inlined with its constants, so that the loops do not test them. */
-    const bool shifted = result.shift != 0;
-    if (own.exps) {
-        const bool emits = aside->emission.exps != NULL;
-        if (emits) {
-            V(begin_emission)(&aside->emission, x, n, &own);
-        }
-        if (shifted) {
-            V(sum_block)(x, n, skip, &ref, true, true, &own, &result);
-        } else {
-            V(sum_block)(x, n, skip, &ref, false, true, &own, &result);
-        }
-        if (emits) {
-            V(end_emission)(&aside->emission, n, &own);
-        }
-    } else if (shifted) {
-        V(sum_block)(x, n, skip, &ref, true, false, &own, &result);
-    } else {
-        V(sum_block)(x, n, skip, &ref, false, false, &own, &result);
+    const bool emits = own.exps && aside->emission.exps;
+    if (emits) {
+        V(begin_emission)(&aside->emission, span.u, n, &own);
+    }
+    switch (treatment_of(logits, &result)) {
+    case AS_IS:
+        V(sum_kept_block)(&span, n, skip, &ref, AS_IS, &own, &result);
+        break;
+    case SHIFTED:
+        V(sum_kept_block)(&span, n, skip, &ref, SHIFTED, &own, &result);
+        break;
+    case SCALED:
+        V(sum_kept_block)(&span, n, skip, &ref, SCALED, &own, &result);
+        break;
+    }
+    if (emits) {
+        V(end_emission)(&aside->emission, n, &own);
     }
     aside->ahead_max = (double)V(horizontal_max)(own.ahead_max);
     return result;
 }
 
-static void V(emit_shifted)(const void *logits, size_t n, double high, double low, void *values) {
-    const REAL *const x = logits;
+/* scale * d - low, which is d - low, rounded once, where scale is 1. */
+struct V(line) {
+    V(vec) high, scale, scale_low, low;
+};
+
+XENT_INLINE V(vec) V(on_line)(V(vec) u, const struct V(line) * line) {
+    const V(vec) d = V(sub)(u, line->high);
+    const V(vec) finite = V(max)(V(set1)(-0x1p60), d); /* infinity times zero is no number */
+    return V(fma)(d, line->scale, V(fms)(finite, line->scale_low, line->low));
+}
+
+static void V(emit_shifted)(const struct xent_logits *logits, size_t n, double high, double low,
+                            void *values) {
+    const REAL *const u = logits->u;
     REAL *const out = values;
-    const V(vec) a = V(set1)((REAL)high), b = V(set1)((REAL)low);
+    const REAL scale = (REAL)logits->scale;
+    const struct V(line) line = {V(set1)((REAL)high), V(set1)(scale),
+                                 V(set1)((REAL)(logits->scale - (double)scale)),
+                                 V(set1)((REAL)low)};
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(store)(out + i, V(sub)(V(sub)(V(load)(x + i), a), b));
+        V(store)(out + i, V(on_line)(V(load)(u + i), &line));
     }
     if (i < n) {
-        V(store_first)(out + i, n - i, V(sub)(V(sub)(V(load_first)(x + i, n - i), a), b));
+        V(store_first)(out + i, n - i, V(on_line)(V(load_first)(u + i, n - i), &line));
     }
 }
