@@ -11,12 +11,6 @@ enum treatment {
     SCALED   /* and what is left is multiplied by scale */
 };
 
-XENT_INLINE enum treatment treatment_of(const struct xent_logits *logits,
-                                        const struct xent_sum *sum) {
-    const bool scaled = logits->scale != 1 || logits->low;
-    return scaled ? SCALED : sum->shift != 0 ? SHIFTED : AS_IS;
-}
-
 #endif
 
 /* What one block's exponentials are relative to. */
@@ -27,11 +21,15 @@ struct V(reference) {
     V(vec) round;            /* f32_ROUND plus the exponent field of 1 * 2^headroom / 2^N */
 };
 
+/* Whether the largest logit z is subtracted from all. */
+XENT_INLINE bool V(is_shifted)(double z) {
+    return z - z != 0 || fabs(z) >= (double)V(SHIFT_FROM);
+}
+
 /* The reference of a block whose largest class is m; `sum` gets it as numbers. */
 XENT_INLINE struct V(reference) V(refer_to)(REAL m, double scale, struct xent_sum *sum) {
     const double z = (double)m * scale;
-    const bool finite = m - m == 0;
-    const bool shifted = !finite || fabs(z) >= (double)V(SHIFT_FROM);
+    const bool shifted = V(is_shifted)(z);
     /* All -inf: any reference will do; +inf: x - m makes the block NaN. */
     const REAL shift = m == -(REAL)INFINITY || !shifted ? 0 : m;
     const REAL exponent = shifted ? 0 : (REAL)rint(z * (double)V(LOG2_E));

@@ -10,10 +10,6 @@ XENT_INLINE struct V(factor) V(factor_of)(const struct xent_factor *factor) {
     return (struct V(factor)){V(set1)((REAL)factor->high), V(set1)((REAL)factor->low)};
 }
 
-XENT_INLINE V(vec) V(times_less)(V(vec) e, const struct V(factor) * factor, V(vec) offset) {
-    return V(times_sum_less)(e, factor->high, factor->low, offset);
-}
-
 XENT_INLINE V(vec) V(times)(V(vec) e, const struct V(factor) * factor) {
-    return V(times_less)(e, factor, V(set1)(0));
+    return V(times_sum)(e, factor->high, factor->low);
 }

@@ -117,11 +117,11 @@ XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin
     const V(vec) offset = V(set1)((REAL)emission->offset);
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(put)(out + i, V(mul)(V(times_less)(V(load)(exps + i), &factor, offset), post), stream);
+        V(put)(out + i, V(mul)(V(sub)(V(times)(V(load)(exps + i), &factor), offset), post), stream);
     }
     if (i < n) {
         const V(vec) e = V(load_first)(exps + i, n - i);
-        V(store_first)(out + i, n - i, V(mul)(V(times_less)(e, &factor, offset), post));
+        V(store_first)(out + i, n - i, V(mul)(V(sub)(V(times)(e, &factor), offset), post));
     }
 }
 
@@ -157,22 +157,32 @@ struct V(aside) {
     bool stream;
 };
 
+#ifndef XENT_KEEPING
+#    define XENT_KEEPING
+
+/* What becomes of the terms: a constant of every loop. Emission along with the next block can
+ * subtract an offset only if it is told so. */
+enum keeping { KEEP_NOTHING, KEEP_TERMS, KEEP_WITH_OFFSET };
+
+#endif
+
 /* struct xent_logits; low is there where the treatment is SCALED. */
 struct V(span) {
     const REAL *u, *low;
 };
 
-/* `keep` is what the caller knows at compile time: there are terms to keep or to emit. */
-XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, bool keep) {
+XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, enum keeping keep) {
     aside->ahead_max = V(max)(V(load)(aside->ahead + i), aside->ahead_max);
-    if (keep) {
+    if (keep != KEEP_NOTHING) {
         V(store)(aside->exps + i, term);
     }
-    if (keep && i < aside->pending_size) {
+    if (keep != KEEP_NOTHING && i < aside->pending_size) {
         size_t at = i + aside->turn;
         at -= at >= aside->pending_size ? aside->pending_size : 0;
         const V(vec) e = V(load)(aside->pending + at);
-        V(put)(aside->out + at, V(times_less)(e, &aside->factor, aside->offset), aside->stream);
+        const V(vec) value = V(times)(e, &aside->factor);
+        V(put)(aside->out + at, keep == KEEP_WITH_OFFSET ? V(sub)(value, aside->offset) : value,
+               aside->stream);
     }
 }
 
@@ -186,11 +196,10 @@ XENT_INLINE V(vec) V(load_low)(const struct V(span) * span, size_t i, enum treat
     return treatment == SCALED ? V(load)(span->low + i) : V(set1)(0);
 }
 
-/* Whole vectors only, up to `end`. That of `skip` is done again, for the sum; its term is kept as it
- * is. */
+/* Whole vectors only, up to `end`; that of `skip` is done again. */
 XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
                                  const struct V(reference) * ref, enum treatment treatment,
-                                 bool keep, struct V(aside) * aside, struct V(sum) * sum) {
+                                 enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
     const REAL *const x = span->u;
     struct V(exp) exps[V(STRIP)];
     for (size_t i = 0, vectors; i < end; i += vectors * V(LANES)) {
@@ -202,39 +211,52 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
             exps[k] = V(exp_parts)(V(load)(at), low, ref, treatment);
         }
         const size_t skipped = (skip - i) / V(LANES); /* wraps where skip is before */
-        V(vec) with_skip = V(set1)(0);
         if (skipped < vectors) {
-            const size_t at = i + skipped * V(LANES);
-            const V(vec) low = V(load_low)(span, at, treatment);
-            with_skip = V(term)(exps[skipped]);
-            exps[skipped] = V(exp_parts)(V(load_others)(x + at, skip - at), low, ref, treatment);
+            const V(vec) others = V(load_others)(x + i + skipped * V(LANES), (skip - i) % V(LANES));
+            const V(vec) low = V(load_low)(span, i + skipped * V(LANES), treatment);
+            exps[skipped] = V(exp_parts)(others, low, ref, treatment);
         }
         for (size_t k = 0; k < vectors; k++) {
             V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
         }
-        if (keep && skipped < vectors) {
-            V(store)(aside->exps + i + skipped * V(LANES), with_skip);
-        }
     }
+}
+
+/* The low parts from i on, if the treatment needs them, as load_masked has the high ones. */
+XENT_INLINE V(vec) V(load_masked_low)(const struct V(span) * span, size_t n, size_t i,
+                                      enum treatment treatment) {
+    const size_t lanes = n - i < V(LANES) ? n - i : V(LANES);
+    return treatment == SCALED ? V(load_first)(span->low + i, lanes) : V(set1)(0);
 }
 
 /* The classes from i on, fewer than a vector holds. */
 XENT_INLINE void V(reduce_tail)(const struct V(span) * span, size_t n, size_t i, size_t skip,
                                 const struct V(reference) * ref, enum treatment treatment,
-                                bool keep, struct V(aside) * aside, struct V(sum) * sum) {
-    const REAL *const x = span->u;
-    const V(vec) low = treatment == SCALED ? V(load_first)(span->low + i, n - i) : V(set1)(0);
-    V(add_exp)(sum, V(exp_parts)(V(load_masked)(x, n, i, skip), low, ref, treatment));
+                                enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
+    const V(vec) x = V(load_masked)(span->u, n, i, skip);
+    const V(vec) low = V(load_masked_low)(span, n, i, treatment);
+    const V(vec) term = V(add_exp)(sum, V(exp_parts)(x, low, ref, treatment));
     aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
-    if (keep) {
-        const V(vec) all = V(load_masked)(x, n, i, SIZE_MAX);
-        V(store_first)
-        (aside->exps + i, n - i, V(term)(V(exp_parts)(all, low, ref, treatment)));
+    if (keep != KEEP_NOTHING) {
+        V(store_first)(aside->exps + i, n - i, term);
     }
 }
 
+/* The term of the class that is not in the sum. */
+XENT_INLINE void V(keep_skipped)(const struct V(span) * span, size_t n, size_t skip,
+                                 const struct V(reference) * ref, enum treatment treatment,
+                                 REAL *exps) {
+    const size_t i = skip / V(LANES) * V(LANES);
+    const V(vec) low = V(load_masked_low)(span, n, i, treatment);
+    const V(vec) x = V(load_masked)(span->u, n, i, SIZE_MAX);
+    REAL terms[V(LANES)];
+    V(store)(terms, V(term)(V(exp_parts)(x, low, ref, treatment)));
+    exps[skip] = terms[skip - i];
+}
+
 XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip,
-                              const struct V(reference) * ref, enum treatment treatment, bool keep,
+                              const struct V(reference) * ref, enum treatment treatment,
+                              enum keeping keep,
                               struct V(aside) * aside, struct xent_sum *result) {
     const double start = V(START);
     struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
@@ -242,6 +264,9 @@ XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip
     V(reduce_whole)(span, whole, skip, ref, treatment, keep, aside, &sum);
     if (whole < n) {
         V(reduce_tail)(span, n, whole, skip, ref, treatment, keep, aside, &sum);
+    }
+    if (keep != KEEP_NOTHING && skip < n) {
+        V(keep_skipped)(span, n, skip, ref, treatment, aside->exps);
     }
     V(total)(&sum, start, result);
 }
@@ -251,11 +276,13 @@ XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip
  * A load that shares address bits 0 to 11 with a store just before it waits for that store. So the
  * stores must not go a little ahead of the logits, modulo a page: then they start further on. */
 XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const REAL *x, size_t n,
-                                   struct V(aside) * aside) {
+                                   enum keeping keep, struct V(aside) * aside) {
     const size_t lead = V(emit_lead)(emission, n);
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (REAL *)emission->out + lead;
-    aside->pending_size = emission->factor.post == 1 ? V(whole_of)(n - lead) : 0;
+    const bool along =
+        emission->factor.post == 1 && (emission->offset == 0 || keep == KEEP_WITH_OFFSET);
+    aside->pending_size = along ? V(whole_of)(n - lead) : 0;
     aside->factor = V(factor_of)(&emission->factor);
     aside->offset = V(set1)((REAL)emission->offset);
     aside->stream = emission->stream;
@@ -277,49 +304,64 @@ XENT_INLINE void V(end_emission)(const struct xent_emission *emission, size_t n,
     V(emit_span)(emission, done, n - done, emission->stream);
 }
 
-XENT_INLINE void V(sum_kept_block)(const struct V(span) * span, size_t n, size_t skip,
-                                   const struct V(reference) * ref, enum treatment treatment,
-                                   struct V(aside) * aside, struct xent_sum *result) {
-    /* Each call is inlined with its constants, so that the loops do not test them. */
-    if (aside->exps) {
-        V(sum_block)(span, n, skip, ref, treatment, true, aside, result);
-    } else {
-        V(sum_block)(span, n, skip, ref, treatment, false, aside, result);
-    }
-}
-
-static struct xent_sum V(reduce)(const struct xent_logits *logits, size_t n, size_t skip,
-                                 double max, struct xent_aside *aside) {
+XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_t n, size_t skip,
+                                         double max, struct xent_aside *aside,
+                                         enum treatment treatment, enum keeping keep) {
     static const REAL zeros[XENT_BLOCK];
     const struct V(span) span = {logits->u, logits->low ? logits->low : zeros};
     struct xent_sum result;
-    const struct V(reference) ref = V(refer_to)((REAL)max, logits->scale, &result);
+    const double scale = treatment == SCALED ? logits->scale : 1;
+    const struct V(reference) ref = V(refer_to)((REAL)max, scale, &result);
     struct V(aside) own = {
         .exps = aside->exps,
         .ahead = aside->ahead ? aside->ahead : span.u, /* at hand: looking is cheaper than asking */
         .ahead_max = V(set1)(-(REAL)INFINITY),
         .pending_size = 0,
     };
-    const bool emits = own.exps && aside->emission.exps;
+    const bool emits = keep != KEEP_NOTHING && aside->emission.exps;
     if (emits) {
-        V(begin_emission)(&aside->emission, span.u, n, &own);
+        V(begin_emission)(&aside->emission, span.u, n, keep, &own);
     }
-    switch (treatment_of(logits, &result)) {
-    case AS_IS:
-        V(sum_kept_block)(&span, n, skip, &ref, AS_IS, &own, &result);
-        break;
-    case SHIFTED:
-        V(sum_kept_block)(&span, n, skip, &ref, SHIFTED, &own, &result);
-        break;
-    case SCALED:
-        V(sum_kept_block)(&span, n, skip, &ref, SCALED, &own, &result);
-        break;
-    }
+    V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, &result);
     if (emits) {
         V(end_emission)(&aside->emission, n, &own);
     }
     aside->ahead_max = (double)V(horizontal_max)(own.ahead_max);
     return result;
+}
+
+/* A function for each, so that the loops test nothing and have the registers to themselves. */
+#define DEFINE_REDUCE(name, treatment, keep)                                                       \
+    static __attribute__((noinline)) struct xent_sum V(reduce_##name)(                             \
+        const struct xent_logits *logits, size_t n, size_t skip, double max,                       \
+        struct xent_aside *aside) {                                                                \
+        return V(reduce_as)(logits, n, skip, max, aside, treatment, keep);                         \
+    }
+DEFINE_REDUCE(as_is, AS_IS, KEEP_NOTHING)
+DEFINE_REDUCE(as_is_kept, AS_IS, KEEP_TERMS)
+DEFINE_REDUCE(as_is_with_offset, AS_IS, KEEP_WITH_OFFSET)
+DEFINE_REDUCE(shifted, SHIFTED, KEEP_NOTHING)
+DEFINE_REDUCE(shifted_kept, SHIFTED, KEEP_TERMS)
+DEFINE_REDUCE(scaled, SCALED, KEEP_NOTHING)
+DEFINE_REDUCE(scaled_kept, SCALED, KEEP_TERMS)
+#undef DEFINE_REDUCE
+
+static struct xent_sum V(reduce)(const struct xent_logits *logits, size_t n, size_t skip,
+                                 double max, struct xent_aside *aside) {
+    const bool keep = aside->exps != NULL;
+    if (logits->scale != 1 || logits->low) {
+        return keep ? V(reduce_scaled_kept)(logits, n, skip, max, aside)
+                    : V(reduce_scaled)(logits, n, skip, max, aside);
+    }
+    if (V(is_shifted)(max)) {
+        return keep ? V(reduce_shifted_kept)(logits, n, skip, max, aside)
+                    : V(reduce_shifted)(logits, n, skip, max, aside);
+    }
+    if (keep && aside->emission.exps && aside->emission.offset != 0) {
+        return V(reduce_as_is_with_offset)(logits, n, skip, max, aside);
+    }
+    return keep ? V(reduce_as_is_kept)(logits, n, skip, max, aside)
+                : V(reduce_as_is)(logits, n, skip, max, aside);
 }
 
 /* scale * d - low, which is d - low, rounded once, where scale is 1. */

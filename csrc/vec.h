@@ -8,8 +8,7 @@
  *   fma(x, y, z)     x * y + z, rounded once where the instruction set can
  *   fms(x, y, z)     x * y - z, likewise
  *   fnma(x, y, z)    z - x * y, likewise
- *   times_sum_less(x, a, b, c)  x * (a + b) - c, where b is what a lacks by rounding; the product is
- *                    not rounded by itself, or negligibly where the instruction set cannot
+ *   times_sum(x, a, b)  x * (a + b), rounded once but negligibly, where b is what a lacks by rounding
  *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
  *   less(a, b, x, y) x in the lanes where a < b, else y
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field

@@ -33,8 +33,8 @@ XENT_INLINE __m256i set1_epi64(uint64_t x) { return _mm256_set1_epi64x((int64_t)
     XENT_INLINE vector prefix##_fnma(vector x, vector y, vector z) {                               \
         return _mm256_fnmadd_##suffix(x, y, z);                                                    \
     }                                                                                              \
-    XENT_INLINE vector prefix##_times_sum_less(vector x, vector a, vector b, vector c) {           \
-        return prefix##_fma(x, a, prefix##_fms(x, b, c));                                          \
+    XENT_INLINE vector prefix##_times_sum(vector x, vector a, vector b) {                          \
+        return prefix##_fma(x, a, prefix##_mul(x, b));                                             \
     }                                                                                              \
     XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
         return _mm256_blendv_##suffix(y, x, _mm256_cmp_##suffix(a, b, _CMP_LT_OQ));                \

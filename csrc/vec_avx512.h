@@ -33,8 +33,8 @@ XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x
     XENT_INLINE vector prefix##_fnma(vector x, vector y, vector z) {                               \
         return _mm512_fnmadd_##suffix(x, y, z);                                                    \
     }                                                                                              \
-    XENT_INLINE vector prefix##_times_sum_less(vector x, vector a, vector b, vector c) {           \
-        return prefix##_fma(x, a, prefix##_fms(x, b, c));                                          \
+    XENT_INLINE vector prefix##_times_sum(vector x, vector a, vector b) {                          \
+        return prefix##_fma(x, a, prefix##_mul(x, b));                                             \
     }                                                                                              \
     XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
         return _mm512_mask_blend_##suffix(_mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ), y, x);     \

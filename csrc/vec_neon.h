@@ -36,8 +36,8 @@ typedef uint64x2_t u64_vec;
     XENT_INLINE vector prefix##_fnma(vector x, vector y, vector z) {                               \
         return vfmsq_##suffix(z, x, y);                                                            \
     }                                                                                              \
-    XENT_INLINE vector prefix##_times_sum_less(vector x, vector a, vector b, vector c) {           \
-        return prefix##_fma(x, a, prefix##_fms(x, b, c));                                          \
+    XENT_INLINE vector prefix##_times_sum(vector x, vector a, vector b) {                          \
+        return prefix##_fma(x, a, prefix##_mul(x, b));                                             \
     }                                                                                              \
     XENT_INLINE vector prefix##_to_exponent(vector x) {                                            \
         return vreinterpretq_##suffix##_##bits(                                                    \

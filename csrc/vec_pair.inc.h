@@ -47,8 +47,8 @@ XENT_INLINE WIDE(vec) WIDE(product_error)(WIDE(vec) x, WIDE(vec) y, WIDE(vec) p)
 XENT_INLINE WIDE(vec) WIDE(fnma)(WIDE(vec) x, WIDE(vec) y, WIDE(vec) z) {
     PAIR(NARROW(fnma)(x.a, y.a, z.a), NARROW(fnma)(x.b, y.b, z.b));
 }
-XENT_INLINE WIDE(vec) WIDE(times_sum_less)(WIDE(vec) x, WIDE(vec) a, WIDE(vec) b, WIDE(vec) c) {
-    PAIR(NARROW(times_sum_less)(x.a, a.a, b.a, c.a), NARROW(times_sum_less)(x.b, a.b, b.b, c.b));
+XENT_INLINE WIDE(vec) WIDE(times_sum)(WIDE(vec) x, WIDE(vec) a, WIDE(vec) b) {
+    PAIR(NARROW(times_sum)(x.a, a.a, b.a), NARROW(times_sum)(x.b, a.b, b.b));
 }
 XENT_INLINE WIDE(vec) WIDE(to_exponent)(WIDE(vec) x) {
     PAIR(NARROW(to_exponent)(x.a), NARROW(to_exponent)(x.b));

@@ -1,6 +1,6 @@
 /* The portable baseline: four 16-byte vectors of the compiler's own, which every target of gcc and
  * clang can compile (SSE2 on x86-64). There is no fused multiply-add, so `fma` rounds twice,
- * `product_error` splits its factors (Dekker 1971), and `times_sum_less` multiplies in more than the
+ * `product_error` splits its factors (Dekker 1971), and `times_sum` multiplies in more than the
  * working precision. */
 #ifndef XENT_VEC_SCALAR_H
 #define XENT_VEC_SCALAR_H
@@ -61,17 +61,16 @@ XENT_DEFINE(f32x4, float, uint32_t, 23, 0x1p12f + 1, f32)
 XENT_DEFINE(f64x2, double, uint64_t, 52, 0x1p27 + 1, f64)
 #undef XENT_DEFINE
 
-XENT_INLINE f32x4_vec f32x4_times_sum_less(f32x4_vec x, f32x4_vec a, f32x4_vec b, f32x4_vec c) {
+XENT_INLINE f32x4_vec f32x4_times_sum(f32x4_vec x, f32x4_vec a, f32x4_vec b) {
     typedef double doubles __attribute__((vector_size(32)));
     const doubles sum = __builtin_convertvector(a, doubles) + __builtin_convertvector(b, doubles);
-    return __builtin_convertvector(__builtin_convertvector(x, doubles) * sum, f32x4_vec) - c;
+    return __builtin_convertvector(__builtin_convertvector(x, doubles) * sum, f32x4_vec);
 }
 
-XENT_INLINE f64x2_vec f64x2_times_sum_less(f64x2_vec x, f64x2_vec a, f64x2_vec b, f64x2_vec c) {
+XENT_INLINE f64x2_vec f64x2_times_sum(f64x2_vec x, f64x2_vec a, f64x2_vec b) {
     const f64x2_vec product = x * a, rest = f64x2_product_error(x, a, product) + x * b;
     const f64x2_vec size = f64x2_max(-rest, rest), infinity = f64x2_set1(__builtin_inf());
-    /* No rest beside an infinity. */
-    return (product + f64x2_less(size, infinity, rest, f64x2_set1(0))) - c;
+    return product + f64x2_less(size, infinity, rest, f64x2_set1(0)); /* none beside an infinity */
 }
 
 #include "vec_quarters.h"
