@@ -232,7 +232,7 @@ class Problem:
         losses = self._of_rows_that_count(self.v[:, np.newaxis] * losses)
         if self.reduction == "none":
             return losses.reshape(_shape_of_rows(self.logits, self.axis))
-        return np.asarray(np.sum(losses) / self.divisor)
+        return np.asarray(np.sum(losses) / self.divisor if self.divisor else np.nan)
 
     @property
     def _dL_dz(self) -> Float64s:  # noqa: N802
@@ -251,11 +251,6 @@ class Problem:
     def grad(self) -> Float64s:
         """dl/dx_j = dl/dL v dL/dz_j dz_j/dx_j."""
         return self._of_rows_that_count(self._dl_dL * self._dL_dz * self.transform.first)
-
-    def magnitude(self) -> Float64s:
-        """Return the larger of the two terms that the gradient is the difference of: what errors are relative to."""
-        terms = np.maximum(np.abs((self.total + self._twice_z_loss_lse) * self.rows.q), np.abs(self.b))
-        return self._of_rows_that_count(np.abs(self._dl_dL * self.transform.first) * terms)
 
     def hessian_times(self, u: Float64s) -> Float64s:
         """d^2 l/dx^2 u = dl/dL v ( T' (d^2 L/dz^2) T' u + dL/dz T'' u ), row by row.
