@@ -26,7 +26,7 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64), *HALVES)
 
 
 def _strided(array: NDArray[Any]) -> NDArray[Any]:
-    every_second = tuple(slice(None, None, 2) for _ in array.shape)
+    every_second = (..., *(slice(None, None, 2) for _ in array.shape))
     view: NDArray[Any] = np.zeros([2 * n for n in array.shape], array.dtype)[every_second]
     view[...] = array
     return view
