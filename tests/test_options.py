@@ -1,8 +1,8 @@
 """Options of cross_entropy and its gradients, alone and together, against the oracle; their errors; their promises.
 
-An error of the gradient is relative to the larger of the terms A q_j and B_j that it is the difference of, that of the
-loss to its terms, which are positive. Where there is a scale or softcap, z is rounded to the precision that is computed
-in, and e^z with it.
+An error of the gradient is relative to the larger of the terms A q_j and B_j that it is the difference of, and to
+itself where it can do without: for labels with neither smoothing nor z-loss. That of the loss is relative to its terms,
+which are positive. Where there is a scale or softcap, z is rounded to the precision that is computed in, and e^z with it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,11 @@ class Bounds:
             loss_terms = problem.v[:, np.newaxis] * (rows.loss(problem.b) + z_loss * size_of_lse**2)
             a = problem.total + 2 * z_loss * size_of_lse
             factor = np.abs((problem.upstream * problem.v)[:, np.newaxis] * transform.first)
-            grad_terms = factor * np.maximum(a * rows.q, np.abs(problem.b))
+            terms = np.maximum(a * rows.q, np.abs(problem.b))
+            labels = not isinstance(case.target, tuple) and case.target.dtype.kind in "iu"
+            if labels and not z_loss and not options.get("label_smoothing"):
+                terms = np.where(problem.b > 0, problem.total * rows.q_others, terms)  # of labels nothing is subtracted
+            grad_terms = factor * terms
             finite = np.where(np.isfinite(transform.z), np.abs(transform.z), 0)
             roundings = ROUNDINGS_OF_SCALE * (np.frexp(scale)[0] != 0.5) + ROUNDINGS_OF_SOFTCAP * (softcap is not None)
             z_error = roundings * (1 + finite.max(axis=1, keepdims=True, initial=0))
@@ -528,6 +532,15 @@ def test_lse_of_a_scale(rng, dtype):
     np.testing.assert_allclose(
         xent.cross_entropy_grad(x, target, scale=0.3, z_loss=0.1, lse=lse), expected, rtol=1e-5, atol=1e-7
     )
+
+
+def test_a_saved_lse_takes_the_place_of_the_true_one(rng, dtype):
+    """In q and in the slope of z-loss, also where it is wrong."""
+    x = rng.normal(size=(5, 7)).astype(dtype)
+    lse = reference.logsumexp(x.astype(np.float64)) + 0.25
+    grad = xent.cross_entropy_grad(x, np.zeros(5, int), z_loss=0.5, lse=lse, reduction="sum")
+    expected = (1 + lse)[:, np.newaxis] * np.exp(x.astype(np.float64) - lse[:, np.newaxis])
+    np.testing.assert_allclose(grad[:, 1:], expected[:, 1:], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
