@@ -2,7 +2,8 @@
 
 An error of the gradient is relative to the larger of the terms A q_j and B_j that it is the difference of, and to
 itself where it can do without: for labels with neither smoothing nor z-loss. That of the loss is relative to its terms,
-which are positive. Where there is a scale or softcap, z is rounded to the precision that is computed in, and e^z with it.
+which are positive. Where there is a scale or softcap, z is rounded to the precision that is computed in, and with it
+what is computed of it.
 """
 
 from __future__ import annotations
