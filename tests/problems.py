@@ -68,6 +68,16 @@ def laid_out(array: NDArray[Any], layout: str) -> NDArray[Any]:
     return LAYOUTS[layout](array)
 
 
+def _brief(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_brief, value))})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name!r}: {_brief(of_name)}' for name, of_name in value.items())}}}"
+    if isinstance(value, np.ndarray) and value.size > 12:
+        return f"<{value.dtype} {value.shape} strides {value.strides}>"
+    return repr(value)
+
+
 @dataclass(frozen=True)
 class Case:
     """Arguments of cross_entropy and its gradients; `axis` is among the options."""
@@ -76,6 +86,11 @@ class Case:
     target: Any
     options: dict[str, Any]
     grad_output: Any
+
+    def __repr__(self) -> str:
+        """Return what a failing test shows: of long arrays the layout alone, for the numbers can be made again."""
+        parts = (self.logits, self.target, self.options, self.grad_output)
+        return f"Case({', '.join(map(_brief, parts))})"
 
     @property
     def axis(self) -> int:
