@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[Any]
 
 FLOATS = "float16, bfloat16, float32 or float64"
+NUMPY_FLOATS = {np.float16, np.float32, np.float64}
 BLOCK = 2**16  # numbers that are looked at in one go
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
     """Whether it is one of `FLOATS`, in any byte order; NumPy has no bfloat16, ml_dtypes names its own so."""
-    return dtype.type in {np.float16, np.float32, np.float64} or dtype.name == "bfloat16"
+    return dtype.type in NUMPY_FLOATS or (dtype.kind == "V" and dtype.name == "bfloat16")
 
 
 def _is_real(dtype: np.dtype[Any]) -> bool:
@@ -248,7 +249,7 @@ def choice(name: str, value: str, choices: tuple[str, ...]) -> str:
 
 def flag(name: str, value: bool) -> bool:
     """Return True or False."""
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise TypeError(f"{name} must be True or False, not {value!r}")
 
