@@ -444,13 +444,13 @@ XENT_INLINE void split_factors(struct xent_factors *factors, size_t count) {
     }
 }
 
-/* scale * (a - b), no less than -2000. */
+/* scale * (a - b), no less than -30000. */
 XENT_INLINE struct pair scaled_difference(double a, double b, double scale, bool single) {
     struct pair x = subtract(number(a), number(b), single);
     if (scale != 1) {
         x = multiply(x, (struct pair){number(scale), number(0)}, single);
     }
-    x.high = f64_max(number(-2000), x.high);
+    x.high = f64_max(number(-30000), x.high);
     return x;
 }
 

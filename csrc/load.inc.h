@@ -161,22 +161,24 @@ XENT_INLINE vec V(widen)(const REAL *x) {
     return f64_load(lane);
 }
 
-/* tanh a = -m / (2 + m) and 1 - tanh^2 a = 4 (1 + m) / (2 + m)^2, with m = e^(-2a) - 1 and a >= 0:
- * near zero m is formed without the one. */
+/* tanh a = -m / (2 + m) and 1 - tanh^2 a = 4 e / (2 + m)^2, with e = e^(-2a), m = e - 1 and a >= 0:
+ * m is formed by itself, for it is small near zero. */
 struct V(tanh) {
     vec value, slope;
 };
 
 XENT_INLINE struct V(tanh) V(tanh_of)(vec a) {
-    const vec size = minimum(magnitude(a), number(400));
+    const vec size = minimum(magnitude(a), number(354)); /* e^-708 is still normal */
     const vec x = f64_mul(number(-2), size);
     const vec n = nearest(f64_mul(x, number(f64_LOG2_E)));
     const struct f64_reduced reduced = f64_reduce_by(x, n);
     const vec tail = f64_exp_tail(&reduced), power = power_of_two(n);
-    const vec m = f64_fma(power, f64_add(reduced.r, tail), f64_sub(power, number(1)));
+    const vec beside_one = f64_add(reduced.r, tail);
+    const vec e = f64_fma(power, beside_one, power);
+    const vec m = f64_fma(power, beside_one, f64_sub(power, number(1)));
     const vec sum = f64_add(number(2), m);
     const vec value = f64_div(negative(m), sum);
-    const vec slope = f64_div(f64_mul(number(4), f64_add(number(1), m)), f64_mul(sum, sum));
+    const vec slope = f64_div(f64_mul(number(4), e), f64_mul(sum, sum));
     return (struct V(tanh)){f64_less(a, number(0), negative(value), value), slope};
 }
 

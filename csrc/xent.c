@@ -6,6 +6,7 @@
 #include "options.h"
 #include "regimes.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* Every target, before anything is written. */
@@ -149,7 +150,8 @@ enum xent_status xent_run(struct xent_problem *problem) {
         job.denominator = job.options->denominator;
     }
     if (status == XENT_OK && problem->loss_sum) {
-        *problem->loss_sum = kernels->finish.total(problem->loss, job.rows) / job.denominator;
+        const double sum = kernels->finish.total(problem->loss, job.rows);
+        *problem->loss_sum = job.denominator > 0 ? sum / job.denominator : NAN; /* of nothing */
     }
     return status;
 }
