@@ -312,55 +312,79 @@ static void run_rows(void *context, int member, int team) {
 
 void xent_run_rows(struct xent_job *job) { xent_parallel(job->plan.threads, run_rows, job); }
 
-/* One row, whose blocks a team shares. */
+/* ---- Rows whose blocks a team shares -----------------------------------------------------------
+ */
+
+/* In every stage a row is reduced while the one before it is emitted, as in run_rows. */
 struct columns {
     const struct xent_job *job;
-    struct row row;
-    size_t index;
+    struct workspace work; /* of the rows; members have their own for a block */
+    struct xent_cursor at; /* of the row that is reduced */
+    struct row rows[2];
 };
 
-static void reduce_columns(void *context, int member, int team) {
-    const struct columns *columns = context;
-    const struct xent_job *job = columns->job;
-    const struct workspace work = workspace_of(job, member);
-    const struct xent_range blocks = xent_share(count_blocks(job), member, team);
-    struct found found = {0};
-    for (size_t i = blocks.begin; i < blocks.end; i++) {
-        const void *ahead = block_ahead(job, &columns->row, i, NULL);
-        found = reduce_block(job, &columns->row, work.load, i, found,
-                             (struct xent_aside){.ahead = i + 1 < blocks.end ? ahead : NULL});
-    }
+static void begin_columns(struct columns *columns, size_t index) {
+    const size_t n = xent_has(columns->job, VALUES) ? index : 0; /* each is finished by itself */
+    columns->rows[index % 2] = begin_row(columns->job, &columns->at.place, &columns->work, n);
 }
 
-static void emit_columns(void *context, int member, int team) {
-    const struct columns *columns = context;
-    const struct xent_job *job = columns->job;
-    const struct workspace work = workspace_of(job, member);
-    const struct xent_range blocks = xent_share(count_blocks(job), member, team);
-    for (size_t i = blocks.begin; i < blocks.end; i++) {
-        emit_block(job, &columns->row, &work, i);
-    }
-    atomic_thread_fence(memory_order_seq_cst);
-}
-
-static void finish_columns(void *context, int member, int team) {
+static void begin_first_column(void *context, int member, int team) {
     (void)member, (void)team;
+    begin_columns(context, 0);
+}
+
+static void run_column_blocks(void *context, int member, size_t stage, struct xent_parts *parts) {
     const struct columns *columns = context;
-    merge_row(columns->job, &columns->row);
-    xent_finish_rows(columns->job, columns->row.scalars, columns->index, 1);
+    const struct xent_job *job = columns->job;
+    const struct workspace work = workspace_of(job, member);
+    const struct row *row = stage < job->rows ? &columns->rows[stage % 2] : NULL;
+    const bool emits = stage > 0 && xent_has(job, VALUES);
+    const struct row *last = emits ? &columns->rows[(stage - 1) % 2] : NULL;
+    struct found found = {0};
+    for (size_t i = xent_take_part(parts), next; i != XENT_NO_PART; i = next) {
+        next = xent_take_part(parts);
+        struct xent_aside aside = {.ahead = NULL};
+        if (row && next == i + 1) {
+            aside.ahead = block_ahead(job, row, i, NULL);
+        }
+        if (row && last) {
+            aside.emission = emission_of(job, last, &work, i);
+        }
+        if (row) {
+            found = reduce_block(job, row, work.load, i, found, aside);
+        }
+        if (row && last) {
+            complete_block(job, last, &work, i);
+        } else if (last) {
+            emit_block(job, last, &work, i);
+        }
+    }
+    atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
+}
+
+static void between_columns(void *context, size_t stage) {
+    struct columns *columns = context;
+    const struct xent_job *job = columns->job;
+    if (stage >= job->rows) {
+        return;
+    }
+    const struct row *row = &columns->rows[stage % 2];
+    merge_row(job, row);
+    xent_finish_rows(job, row->scalars, stage, 1);
+    if (stage + 1 < job->rows) {
+        xent_advance(&columns->at, job, 1);
+        begin_columns(columns, stage + 1);
+    }
 }
 
 void xent_run_columns(struct xent_job *job) {
-    const struct workspace work = workspace_of(job, 0);
-    struct columns columns = {.job = job};
-    struct xent_cursor at = xent_at_row(job, 0);
-    for (; columns.index < job->rows; columns.index++) {
-        columns.row = begin_row(job, &at.place, &work, 0);
-        xent_parallel(job->plan.threads, reduce_columns, &columns);
-        xent_parallel(1, finish_columns, &columns);
-        if (xent_has(job, VALUES)) {
-            xent_parallel(job->plan.threads, emit_columns, &columns);
-        }
-        xent_advance(&at, job, 1);
-    }
+    struct columns columns = {.job = job, .work = workspace_of(job, 0), .at = xent_at_row(job, 0)};
+    xent_parallel(1, begin_first_column, &columns); /* in the default environment */
+    const struct xent_stages stages = {
+        .count = job->rows + xent_has(job, VALUES),
+        .parts = count_blocks(job),
+        .work = run_column_blocks,
+        .between = between_columns,
+    };
+    xent_parallel_stages(job->plan.threads, &stages, &columns);
 }
