@@ -2,6 +2,7 @@
  * are, and neither data nor how threads are made. */
 #include "plan.h"
 
+#include "fresh.h"
 #include "kernels.h"
 #include "team_size.h"
 
@@ -27,6 +28,26 @@ static size_t team_for(const struct xent_problem *problem, double logits) {
     return worth < (double)most ? (size_t)worth : (size_t)most;
 }
 
+/* The lines of a page that comes with the write are in the caches, for the kernel has just cleared
+ * them. An allocator's own data may lie beside the first row: ask for the one in the middle. */
+static bool in_fresh_pages(const struct xent_problem *problem) {
+    const char *row = problem->values.data;
+    for (size_t dim = 0; dim < problem->row_dims; dim++) {
+        row += (ptrdiff_t)(problem->row_shape[dim] / 2) * problem->values.row_strides[dim];
+    }
+    return xent_is_fresh(row);
+}
+
+static bool streams(const struct xent_problem *problem, double logits) {
+    const size_t itemsize = problem->dtype == XENT_F32 ? sizeof(float) : sizeof(double);
+    const bool in_place = problem->values.data == problem->logits.data; /* the lines are there */
+    /* A tile's columns can be streamed as well. */
+    const bool contiguous =
+        problem->classes <= XENT_TILE_CLASSES || problem->values_stride == (ptrdiff_t)itemsize;
+    return problem->values.data && contiguous && !in_place &&
+           logits * (double)itemsize >= STREAM_FROM && !in_fresh_pages(problem);
+}
+
 struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const size_t blocks = (problem->classes + XENT_BLOCK - 1) / XENT_BLOCK;
     const double logits = (double)rows * (double)problem->classes;
@@ -38,15 +59,11 @@ struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const bool by_columns = rows < team && sharing_columns > rows;
     team = by_columns ? sharing_columns : team < rows ? team : rows;
 
-    const size_t itemsize = problem->dtype == XENT_F32 ? sizeof(float) : sizeof(double);
-    const bool in_place = problem->values.data == problem->logits.data; /* the lines are there */
     const bool few_classes = problem->classes <= XENT_TILE_CLASSES;
-    /* A tile's columns can be streamed as well. */
-    const bool contiguous = few_classes || problem->values_stride == (ptrdiff_t)itemsize;
     const enum xent_regime by_blocks = by_columns ? XENT_BY_COLUMNS : XENT_BY_ROWS;
     return (struct xent_plan){
         .regime = few_classes ? XENT_BY_LANES : by_blocks,
         .threads = team > 1 ? (int)team : 1,
-        .stream = contiguous && !in_place && logits * (double)itemsize >= STREAM_FROM,
+        .stream = streams(problem, logits),
     };
 }
