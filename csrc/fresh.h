@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-/* Whether the page of an address is still to come, with the first write. Where nobody can say, it is
- * there already. */
+/* Whether the page of an address is still to come, with the first write. Where nobody can say, it
+ * is there already. */
 bool xent_is_fresh(const char *address);
 
 #endif

@@ -6,9 +6,14 @@
 #include "kernels.h"
 #include "team_size.h"
 
-/* Waking a team takes about 5 us, in which one thread reduces some 2^14 logits; below twice that a
- * second thread does not pay. */
-static const size_t LOGITS_PER_THREAD = 1 << 14;
+/* Work is counted in logits of long rows, of which one thread reduces some 2000 in a microsecond.
+ * The scalars of a row, and its way through a tile, take as long as so many more. */
+static const double WORK_OF_ROW = 24;
+
+/* To wake a thread takes its caller 5 us, and as long again passes until it comes: where it sleeps,
+ * a second one loses up to a tenth of 25 us of work and gains from 35 us on; where it is awake it
+ * gains from 7 us on. */
+static const double WORK_PER_THREAD = 3 << 13;
 
 /* A row is worth dividing when every thread gets a few blocks of it. */
 static const size_t BLOCKS_PER_THREAD = 4;
@@ -17,14 +22,14 @@ static const size_t BLOCKS_PER_THREAD = 4;
  * reading the lines first, a third of the traffic. */
 static const double STREAM_FROM = 8 << 20;
 
-/* How many threads so many logits are worth, of those there are. Asking for them takes a while,
- * too. */
-static size_t team_for(const struct xent_problem *problem, double logits) {
-    if (logits < 2 * (double)LOGITS_PER_THREAD) {
+/* How many threads so much work is worth, of those there are. Asking for them takes a while, too.
+ */
+static size_t team_for(const struct xent_problem *problem, double work) {
+    if (work < 2 * WORK_PER_THREAD) {
         return 1;
     }
     const int most = xent_team_size(problem->threads);
-    const double worth = logits / (double)LOGITS_PER_THREAD;
+    const double worth = work / WORK_PER_THREAD;
     return worth < (double)most ? (size_t)worth : (size_t)most;
 }
 
@@ -51,7 +56,7 @@ static bool streams(const struct xent_problem *problem, double logits) {
 struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const size_t blocks = (problem->classes + XENT_BLOCK - 1) / XENT_BLOCK;
     const double logits = (double)rows * (double)problem->classes;
-    size_t team = team_for(problem, logits);
+    size_t team = team_for(problem, logits + (double)rows * WORK_OF_ROW);
 
     /* Rows are shared where they are many, because then nobody waits within a row. */
     size_t sharing_columns = blocks / BLOCKS_PER_THREAD;
