@@ -45,6 +45,7 @@ COMMON_SOURCES = [
     "finish.c",
     "fresh.c",
     "job.c",
+    "options.c",
     "parallel.c",
     "plan.c",
     "quota.c",

@@ -1,6 +1,7 @@
 /* Rows one after the other, each in blocks of contiguous classes. Knows neither the instruction set
  * nor how threads are made. */
 #include "finish.h"
+#include "options.h"
 #include "parallel.h"
 #include "regimes.h"
 
@@ -24,16 +25,21 @@ static struct block block_at(const struct xent_job *job, size_t index) {
 
 /* What is kept of a row between reduce and emit. */
 struct row_space {
-    struct xent_sum *sums; /* of every block */
-    char *exps; /* of every class, see place_exps; NULL where nothing is emitted from them */
+    struct xent_sum *sums;   /* of every block; and as many of single classes, with notes */
+    struct xent_note *notes; /* of every block; NULL without options and with a target */
+    char *exps;   /* of every class, see place_exps; NULL where nothing is emitted from them */
+    char *slopes; /* of every class; NULL without softcap */
+    struct xent_listed listed;
 };
 
 /* Two batches of rows, because one is emitted while the next is reduced. */
 struct workspace {
     struct xent_rows *scalars[2];
     struct row_space rows[2 * XENT_ROWS];
-    size_t spaces;      /* so many of them */
-    char *load, *store; /* one block each; not used where logits or values are contiguous */
+    size_t spaces;               /* so many of them */
+    struct xent_load_space load; /* a block; not used where logits load in place, */
+    char *store;                 /* nor this where values are stored so */
+    char *labels;
 };
 
 /* Rows that are reduced before they are finished together: the scalars of one take nearly as long
@@ -46,30 +52,53 @@ static size_t batch_size(const struct xent_job *job) {
 
 enum { PAGE = 4096 };
 
+/* Whether blocks have notes. */
+static bool takes_notes(const struct xent_job *job) {
+    return job->options || xent_keeps_largest(job);
+}
+
 /* The sizes of the parts of a workspace. */
 struct layout {
-    size_t spaces, scalars, sums, exps, load, store;
+    size_t spaces, scalars, sums, notes, exps, slopes, listed;
+    size_t load, lows, store, labels;
 };
 
 static struct layout layout_of(const struct xent_job *job) {
     const struct xent_problem *problem = job->problem;
     const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
-    const bool gathers = !xent_is_contiguous(job, problem->logits_stride);
-    const bool scatters = xent_has(job, VALUES) && !xent_is_contiguous(job, problem->values_stride);
+    const bool gathers = !xent_loads_in_place(job);
+    const bool scatters = xent_has(job, VALUES) && !xent_stores_in_place(job);
+    const bool notes = takes_notes(job), caps = job->options && job->options->softcap > 0;
     const size_t block = xent_whole_lines(XENT_BLOCK * job->itemsize);
+    const size_t row = xent_whole_lines(problem->classes * job->itemsize);
+    const size_t listed = xent_has_listed_labels(job) ? job->options->labels.listed : 0;
     return (struct layout){
         .spaces = xent_has(job, VALUES) ? 2 * batch_size(job) : 1,
         .scalars = xent_whole_lines(sizeof(struct xent_rows)),
-        .sums = xent_whole_lines(count_blocks(job) * sizeof(struct xent_sum)),
-        .exps = from_exps ? xent_whole_lines(problem->classes * job->itemsize) + PAGE : 0,
+        .sums = xent_whole_lines((notes ? 2 : 1) * count_blocks(job) * sizeof(struct xent_sum)),
+        .notes = notes ? xent_whole_lines(count_blocks(job) * sizeof(struct xent_note)) : 0,
+        .exps = from_exps ? row + PAGE : 0,
+        .slopes = caps ? row : 0,
+        .listed = xent_whole_lines(listed * sizeof(size_t)),
         .load = gathers ? block : 0,
+        .lows = caps ? block : 0,
         .store = scatters ? block : 0,
+        .labels = xent_has_dense_labels(job) ? block : 0,
     };
 }
 
 size_t xent_rows_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
-    return 2 * size.scalars + size.spaces * (size.sums + size.exps) + size.load + size.store;
+    const size_t space = size.sums + size.notes + size.exps + size.slopes + 2 * size.listed;
+    return 2 * size.scalars + size.spaces * space + size.load + size.lows + size.store +
+           size.labels;
+}
+
+/* The next part of a workspace. */
+static void *take(char **p, size_t size) {
+    char *const part = *p;
+    *p += size;
+    return size ? part : NULL;
 }
 
 static struct workspace workspace_of(const struct xent_job *job, int member) {
@@ -77,18 +106,21 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
     struct workspace work;
     char *p = xent_workspace(job, member);
     for (int i = 0; i < 2; i++) {
-        work.scalars[i] = (struct xent_rows *)(void *)p;
-        p += size.scalars;
+        work.scalars[i] = take(&p, size.scalars);
     }
     work.spaces = size.spaces;
     for (size_t i = 0; i < size.spaces; i++) {
-        work.rows[i].sums = (struct xent_sum *)(void *)p;
-        p += size.sums;
-        work.rows[i].exps = size.exps ? p : NULL;
-        p += size.exps;
+        work.rows[i] = (struct row_space){
+            .sums = take(&p, size.sums),
+            .notes = take(&p, size.notes),
+            .exps = take(&p, size.exps),
+            .slopes = take(&p, size.slopes),
+            .listed = {.class = take(&p, size.listed), .coefficient = take(&p, size.listed)},
+        };
     }
-    work.load = p;
-    work.store = p + size.load;
+    work.load = (struct xent_load_space){.u = take(&p, size.load), .low = take(&p, size.lows)};
+    work.store = take(&p, size.store);
+    work.labels = take(&p, size.labels);
     return work;
 }
 
@@ -112,25 +144,10 @@ struct row {
     struct row_space space;
     struct xent_rows *scalars;
     size_t lane;   /* of the scalars */
-    size_t target; /* the class that is kept out of the sum of the others; XENT_NO_CLASS: none */
+    bool counts;   /* else its logits are not read, and its values are zero */
+    size_t target; /* the class that is kept out of the sum; XENT_NO_CLASS: none */
+    struct xent_coefficients shares; /* with options */
 };
-
-/* The first of the largest logits; XENT_NO_CLASS if all are NaN. */
-static size_t largest_of(const struct xent_job *job, const struct xent_place *at, char *buffer) {
-    double largest = -INFINITY;
-    for (size_t i = 0; i < count_blocks(job); i++) {
-        const struct block block = block_at(job, i);
-        const void *x = xent_load(job, at, block.begin, block.size, buffer);
-        const double m = job->kernels->largest(x, block.size, XENT_NO_CLASS);
-        largest = m > largest ? m : largest;
-    }
-    for (size_t class = 0; class < job->problem->classes; class++) {
-        if (xent_logit(job, at, class) == largest) {
-            return class;
-        }
-    }
-    return XENT_NO_CLASS;
-}
 
 /* The n-th row that is worked on. */
 static struct row begin_row(const struct xent_job *job, const struct xent_place *at,
@@ -141,12 +158,11 @@ static struct row begin_row(const struct xent_job *job, const struct xent_place 
         .space = place_exps(work->rows[n % work->spaces], xent_address(job, LOGITS, at), batch),
         .scalars = work->scalars[batch % 2],
         .lane = n % batch_size(job),
-        .target = XENT_NO_CLASS,
+        .counts = xent_row_weight(job, at) != 0,
+        .target = XENT_NO_CLASS, /* or else found while the blocks are reduced */
     };
-    if (xent_has(job, TARGET)) {
+    if (row.counts && xent_has(job, TARGET)) {
         row.target = xent_read_class(job, at);
-    } else if (job->problem->output == XENT_LOG_SOFTMAX) {
-        row.target = largest_of(job, at, work->load);
     }
     return row;
 }
@@ -161,11 +177,10 @@ static const void *block_ahead(const struct xent_job *job, const struct row *row
                                const struct xent_place *next_row) {
     const size_t next = index + 1 < count_blocks(job) ? index + 1 : 0;
     const struct xent_place *at = next > 0 ? &row->at : next_row;
-    if (!at || !xent_is_contiguous(job, job->problem->logits_stride) ||
-        block_at(job, next).size != block_at(job, index).size) {
+    if (!at || !xent_loads_in_place(job) || block_at(job, next).size != block_at(job, index).size) {
         return NULL;
     }
-    return xent_load(job, at, block_at(job, next).begin, 0, NULL);
+    return xent_load(job, at, block_at(job, next).begin, 0, NULL).u;
 }
 
 /* The largest class of a block, found while the block before was reduced. It counts unless it may
@@ -175,85 +190,235 @@ struct found {
     double max;
 };
 
-static double largest_of_block(const struct xent_job *job, const struct row *row, const void *x,
-                               struct block block, size_t skip, struct found found) {
+/* The largest of the classes but `skip`. */
+static double largest_but(const struct xent_job *job, const struct row *row,
+                          const struct xent_logits *logits, struct block block, size_t skip,
+                          struct found found) {
     if (found.known &&
         (skip == XENT_NO_CLASS || xent_logit(job, &row->at, row->target) < found.max)) {
         return found.max;
     }
-    return job->kernels->largest(x, block.size, skip);
+    return job->kernels->largest(logits->u, block.size, skip);
 }
 
-static struct found reduce_block(const struct xent_job *job, const struct row *row, char *buffer,
-                                 size_t index, struct found found, struct xent_aside aside) {
+/* The class of a block that is kept out of its sum, as an index into it. */
+static size_t kept_of_block(const struct xent_job *job, const struct row *row,
+                            const struct xent_logits *logits, struct block block,
+                            struct found found) {
+    if (!xent_keeps_largest(job)) {
+        return block_has(block, row->target) ? row->target - block.begin : XENT_NO_CLASS;
+    }
+    const double largest =
+        found.known ? found.max : job->kernels->largest(logits->u, block.size, XENT_NO_CLASS);
+    const size_t class = job->kernels->find(logits->u, block.size, largest);
+    return class < block.size && largest > -INFINITY ? class : XENT_NO_CLASS;
+}
+
+static struct found reduce_block(const struct xent_job *job, const struct row *row,
+                                 const struct workspace *work, size_t index, struct found found,
+                                 struct xent_aside aside) {
     const struct block block = block_at(job, index);
-    const void *x = xent_load(job, &row->at, block.begin, block.size, buffer);
-    const size_t skip = block_has(block, row->target) ? row->target - block.begin : XENT_NO_CLASS;
-    const double max = largest_of_block(job, row, x, block, skip, found);
-    aside.exps = row->space.exps ? row->space.exps + block.begin * job->itemsize : NULL;
-    row->space.sums[index] = job->kernels->reduce(x, block.size, skip, max, &aside);
+    const size_t offset = block.begin * job->itemsize;
+    const struct row_space *space = &row->space;
+    struct xent_load_space load = work->load;
+    load.slopes = space->slopes ? space->slopes + offset : NULL;
+    const struct xent_logits logits = xent_load(job, &row->at, block.begin, block.size, &load);
+    const size_t skip = kept_of_block(job, row, &logits, block, found);
+    if (xent_keeps_largest(job)) {
+        found.known = false; /* of the others it is not */
+    }
+    const double max = largest_but(job, row, &logits, block, skip, found);
+    aside.exps = space->exps ? space->exps + offset : NULL;
+    space->sums[index] = job->kernels->reduce(&logits, block.size, skip, max, &aside);
+    if (space->notes) {
+        struct xent_note *const note = &space->notes[index];
+        *note = xent_note_block(job, &row->at, block.begin, block.size, &logits, load.slopes, skip,
+                                max, work->labels);
+        if (note->marked && aside.exps) {
+            job->kernels->mark(aside.exps, block.size, logits.u);
+        }
+    }
     return (struct found){aside.ahead != NULL, aside.ahead_max};
 }
 
+/* Which note has the class that is kept apart: that of the target, or the first of the largest. */
+static const struct xent_note *kept_of_row(const struct xent_job *job, const struct row *row) {
+    static const struct xent_note none = {.kept = XENT_NO_CLASS, .logit = -INFINITY, .slope = 1};
+    const struct xent_note *kept = &none;
+    for (size_t i = 0; i < count_blocks(job); i++) {
+        const struct xent_note *note = &row->space.notes[i];
+        if (note->kept != XENT_NO_CLASS && (kept == &none || note->logit > kept->logit)) {
+            kept = note;
+        }
+    }
+    return kept;
+}
+
+/* Merges the sums of the blocks and, but for one, the classes that are kept out of them. */
+static struct xent_sum merge_blocks(const struct xent_job *job, const struct row *row,
+                                    const struct xent_note *kept) {
+    const struct row_space *space = &row->space;
+    const double scale = xent_request_of(job).scale;
+    size_t count = count_blocks(job);
+    if (kept && xent_keeps_largest(job)) {
+        for (size_t i = 0; i < count_blocks(job); i++) {
+            const struct xent_note *note = &space->notes[i];
+            if (note != kept && note->kept != XENT_NO_CLASS) {
+                space->sums[count++] =
+                    (struct xent_sum){.sum = 1, .low = scale * note->low, .shift = note->logit};
+            }
+        }
+    }
+    return job->finish->merge(space->sums, count, scale);
+}
+
 /* Merges the row's blocks into its lane of the scalars, ready to be finished. */
-static void merge_row(const struct xent_job *job, const struct row *row) {
+static void merge_row(const struct xent_job *job, struct row *row) {
     struct xent_rows *const scalars = row->scalars;
     const size_t lane = row->lane;
-    const struct xent_sum sum = job->finish->merge(row->space.sums, count_blocks(job));
+    const struct xent_note *kept = row->space.notes ? kept_of_row(job, row) : NULL;
+    const struct xent_sum sum = merge_blocks(job, row, kept);
     scalars->others[lane] = sum.sum;
     scalars->others_low[lane] = sum.low;
     scalars->exponent[lane] = sum.exponent;
     scalars->shift[lane] = sum.shift;
-    scalars->target_logit[lane] =
-        row->target == XENT_NO_CLASS ? -INFINITY : xent_logit(job, &row->at, row->target);
+    if (job->options) {
+        row->shares = xent_take_coefficients(job, &row->at, row->space.notes, count_blocks(job),
+                                             kept, &row->space.listed, scalars, lane);
+    } else if (kept) {
+        scalars->target_logit[lane] = kept->logit;
+    } else {
+        scalars->target_logit[lane] =
+            row->target == XENT_NO_CLASS ? -INFINITY : xent_read_logit(job, &row->at, row->target);
+    }
+    row->target = kept ? kept->kept : row->target;
     xent_take_rows(job, &row->at, 1, scalars, lane);
 }
 
-static char *values_of(const struct xent_job *job, const struct row *row, size_t class) {
-    return xent_address(job, VALUES, &row->at) + (ptrdiff_t)class * job->problem->values_stride;
+/* A row that does not count has nothing but a target, of logit zero and weight zero. */
+static void pass_over_row(const struct xent_job *job, const struct row *row) {
+    struct xent_rows *const scalars = row->scalars;
+    double *const zeros[] = {scalars->others,       scalars->others_low, scalars->exponent,
+                             scalars->shift,        scalars->own,        scalars->rest,
+                             scalars->target_logit, scalars->target_low, scalars->spread,
+                             scalars->top,          scalars->square,     scalars->target_slope};
+    for (size_t i = 0; i < sizeof zeros / sizeof zeros[0]; i++) {
+        zeros[i][row->lane] = 0;
+    }
+    xent_take_rows(job, &row->at, 1, scalars, row->lane);
 }
 
-/* Where a block's values go first: to their place, or to a buffer if that is strided. */
-static void *store_to(const struct xent_job *job, const struct row *row, char *buffer,
-                      struct block block) {
-    const bool direct = xent_is_contiguous(job, job->problem->values_stride);
-    return direct ? values_of(job, row, block.begin) : buffer;
+/* Where a block's values go first: to their place, or to a buffer. */
+static void *store_to(const struct xent_job *job, const struct row *row,
+                      const struct workspace *work, struct block block) {
+    if (!xent_stores_in_place(job)) {
+        return work->store;
+    }
+    return xent_address(job, VALUES, &row->at) + block.begin * job->itemsize;
 }
 
-/* A block of upstream * softmax; nothing for log_softmax. */
-static struct xent_emission emission_of(const struct xent_job *job, const struct row *row,
-                                        const struct workspace *work, size_t index) {
-    if (!row->space.exps) {
-        return (struct xent_emission){.exps = NULL};
+/* The terms of a block on their way out, and what is subtracted from them, if it is not the same
+ * for all. */
+struct outlet {
+    struct xent_emission emission;
+    struct xent_adjustment adjustment;
+    bool adjusts;
+};
+
+static struct outlet outlet_of(const struct xent_job *job, const struct row *row,
+                               const struct workspace *work, size_t index) {
+    if (!row->space.exps || !row->counts) {
+        return (struct outlet){.emission = {.exps = NULL}};
     }
     const struct block block = block_at(job, index);
-    return (struct xent_emission){
-        .exps = row->space.exps + block.begin * job->itemsize,
-        .out = store_to(job, row, work->store, block),
-        .factor =
-            job->finish->factor(row->scalars, row->lane, &row->space.sums[index], job->single),
-        .stream = job->plan.stream,
+    const size_t offset = block.begin * job->itemsize;
+    const struct xent_request request = xent_request_of(job);
+    struct outlet outlet = {.emission = {
+                                .exps = row->space.exps + offset,
+                                .out = store_to(job, row, work, block),
+                                .factor = job->finish->factor(row->scalars, row->lane,
+                                                              &row->space.sums[index], &request),
+                                .stream = job->plan.stream,
+                            }};
+    if (!job->options || job->problem->output != XENT_GRADIENT) {
+        return outlet;
+    }
+    const double upstream = row->scalars->upstream[row->lane];
+    const double share = upstream * row->shares.weights;
+    outlet.adjustment = (struct xent_adjustment){
+        .weights = job->class_weight ? (const char *)job->class_weight + offset : NULL,
+        .slopes = row->space.slopes ? row->space.slopes + offset : NULL,
+        .by_labels = upstream * row->shares.labels,
+        .by_weights = share,
     };
+    const bool same =
+        !job->class_weight && !row->space.notes[index].marked && outlet.emission.factor.post == 1;
+    outlet.adjusts =
+        xent_has_dense_labels(job) || row->space.slopes || (xent_has_shares(job) && !same);
+    outlet.emission.offset = share;
+    return outlet;
+}
+
+/* What can be emitted while the next block is reduced. */
+static struct xent_emission emission_of(const struct xent_job *job, const struct row *row,
+                                        const struct workspace *work, size_t index) {
+    const struct outlet outlet = outlet_of(job, row, work, index);
+    return outlet.adjusts ? (struct xent_emission){.exps = NULL} : outlet.emission;
+}
+
+/* The gradient where the label lists classes. */
+static void emit_listed(const struct xent_job *job, const struct row *row, struct block block,
+                        const struct outlet *outlet) {
+    const double upstream = row->scalars->upstream[row->lane];
+    const struct xent_factor *factor = &outlet->emission.factor;
+    for (size_t k = 0; k < row->space.listed.count; k++) {
+        const size_t class = row->space.listed.class[k];
+        if (!block_has(block, class) || class == row->target) {
+            continue;
+        }
+        const size_t offset = class * job->itemsize;
+        const double kept = xent_real(job, row->space.exps + offset);
+        const double slope = row->space.slopes ? xent_real(job, row->space.slopes + offset) : 1;
+        const double weight = job->options->class_weight ? job->options->class_weight[class] : 1;
+        const double share = kept < 0 ? 0 : row->shares.weights * weight;
+        const double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
+        const double value = q - upstream * (row->space.listed.coefficient[k] + share);
+        xent_write_value(job, &row->at, class, value * slope);
+    }
 }
 
 /* What is left of a block once its emission is done.
- * log q_j = (x_j - x_m) - loss_m with x_m the largest: both are negative, so nothing cancels. */
+ * log q_j = (z_j - z_m) - loss_m with z_m the largest: both are negative, so nothing cancels. */
 static void complete_block(const struct xent_job *job, const struct row *row,
                            const struct workspace *work, size_t index) {
     const struct xent_problem *problem = job->problem;
     const struct block block = block_at(job, index);
-    void *const out = store_to(job, row, work->store, block);
-    if (problem->output == XENT_LOG_SOFTMAX) {
-        const void *x = xent_load(job, &row->at, block.begin, block.size, work->load);
-        job->kernels->emit_shifted(x, block.size, row->scalars->target_logit[row->lane],
+    void *const out = store_to(job, row, work, block);
+    const struct outlet outlet =
+        job->options ? outlet_of(job, row, work, index) : (struct outlet){.adjusts = false};
+    if (!row->counts) {
+        memset(out, 0, block.size * job->itemsize);
+    } else if (problem->output == XENT_LOG_SOFTMAX) {
+        const struct xent_logits logits =
+            xent_load(job, &row->at, block.begin, block.size, &work->load);
+        job->kernels->emit_shifted(&logits, block.size, row->scalars->target_logit[row->lane],
                                    row->scalars->loss[row->lane], out);
+    } else if (outlet.adjusts) {
+        struct xent_adjustment by = outlet.adjustment;
+        if (xent_has_dense_labels(job)) {
+            by.labels =
+                xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels);
+        }
+        job->kernels->emit_adjusted(&outlet.emission, &by, block.size);
     }
     if (out == work->store) {
         xent_store(job, &row->at, block.begin, block.size, out);
     }
-    if (problem->output == XENT_GRADIENT && block_has(block, row->target)) {
-        xent_write_value(job, values_of(job, row, row->target),
-                         row->scalars->target_gradient[row->lane]);
+    if (problem->output == XENT_GRADIENT && row->counts) {
+        emit_listed(job, row, block, &outlet);
+        if (block_has(block, row->target)) {
+            xent_write_value(job, &row->at, row->target, row->scalars->target_gradient[row->lane]);
+        }
     }
 }
 
@@ -264,6 +429,13 @@ static void emit_block(const struct xent_job *job, const struct row *row,
         job->kernels->emit(&emission, block_at(job, index).size);
     }
     complete_block(job, row, work, index);
+}
+
+static void emit_row(const struct xent_job *job, const struct row *row,
+                     const struct workspace *work) {
+    for (size_t i = 0; i < count_blocks(job); i++) {
+        emit_block(job, row, work, i);
+    }
 }
 
 /* ---- Teams -------------------------------------------------------------------------------------
@@ -285,27 +457,33 @@ static void run_rows(void *context, int member, int team) {
         const struct row *last = emits && n >= batch ? &rows[(n - batch) % (2 * batch)] : NULL;
         *row = begin_row(job, &at.place, &work, n);
         xent_advance(&at, job, 1);
-        for (size_t i = 0; i < count_blocks(job); i++) {
+        for (size_t i = 0; row->counts && i < count_blocks(job); i++) {
             struct xent_aside aside = {
                 .ahead = block_ahead(job, row, i, n + 1 < count ? &at.place : NULL),
             };
             if (last) {
                 aside.emission = emission_of(job, last, &work, i);
             }
-            found = reduce_block(job, row, work.load, i, found, aside);
+            found = reduce_block(job, row, &work, i, found, aside);
             if (last) {
                 complete_block(job, last, &work, i);
             }
         }
-        merge_row(job, row);
+        if (row->counts) {
+            merge_row(job, row);
+        } else {
+            pass_over_row(job, row);
+            found.known = false;
+            if (last) {
+                emit_row(job, last, &work);
+            }
+        }
         if (row->lane + 1 == batch || n + 1 == count) {
             xent_finish_rows(job, row->scalars, range.begin + n - row->lane, row->lane + 1);
         }
     }
     for (size_t n = count > batch ? count - batch : 0; emits && n < count; n++) {
-        for (size_t i = 0; i < count_blocks(job); i++) {
-            emit_block(job, &rows[n % (2 * batch)], &work, i);
-        }
+        emit_row(job, &rows[n % (2 * batch)], &work);
     }
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }
@@ -343,20 +521,23 @@ static void run_column_blocks(void *context, int member, size_t stage, struct xe
     struct found found = {0};
     for (size_t i = xent_take_part(parts), next; i != XENT_NO_PART; i = next) {
         next = xent_take_part(parts);
+        const bool reduces = row && row->counts;
+        if (!reduces && last) {
+            emit_block(job, last, &work, i);
+        }
+        if (!reduces) {
+            continue;
+        }
         struct xent_aside aside = {.ahead = NULL};
-        if (row && next == i + 1) {
+        if (next == i + 1) {
             aside.ahead = block_ahead(job, row, i, NULL);
         }
-        if (row && last) {
+        if (last) {
             aside.emission = emission_of(job, last, &work, i);
         }
-        if (row) {
-            found = reduce_block(job, row, work.load, i, found, aside);
-        }
-        if (row && last) {
+        found = reduce_block(job, row, &work, i, found, aside);
+        if (last) {
             complete_block(job, last, &work, i);
-        } else if (last) {
-            emit_block(job, last, &work, i);
         }
     }
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
@@ -368,8 +549,12 @@ static void between_columns(void *context, size_t stage) {
     if (stage >= job->rows) {
         return;
     }
-    const struct row *row = &columns->rows[stage % 2];
-    merge_row(job, row);
+    struct row *row = &columns->rows[stage % 2];
+    if (row->counts) {
+        merge_row(job, row);
+    } else {
+        pass_over_row(job, row);
+    }
     xent_finish_rows(job, row->scalars, stage, 1);
     if (stage + 1 < job->rows) {
         xent_advance(&columns->at, job, 1);

@@ -1,26 +1,47 @@
 /* exp of a vector, scaled by a power of two. Included once per dtype after its constants; knows
  * vectors and nothing else. docs/design.md explains the reference. */
 
-/* What one block's exponentials are relative to. */
-struct V(reference) {
-    V(vec) shift;  /* subtracted from every logit, exactly */
-    V(vec) lowest; /* logits (shifted) below it count as zero */
-    V(vec) round;  /* f32_ROUND plus the exponent field of 1 * 2^headroom / 2^N */
+#ifndef XENT_TREATMENT
+#    define XENT_TREATMENT
+
+/* What is done to logits before exp: a constant of every loop. */
+enum treatment {
+    AS_IS,
+    SHIFTED, /* shift is subtracted */
+    SCALED   /* and what is left is multiplied by scale */
 };
 
+#endif
+
+/* What one block's exponentials are relative to. */
+struct V(reference) {
+    V(vec) shift;            /* subtracted from every logit, exactly */
+    V(vec) lowest;           /* logits (shifted) below it count as zero */
+    V(vec) scale, scale_low; /* what logits are multiplied by, as a sum */
+    V(vec) round;            /* f32_ROUND plus the exponent field of 1 * 2^headroom / 2^N */
+};
+
+/* Whether the largest logit z is subtracted from all. */
+XENT_INLINE bool V(is_shifted)(double z) {
+    return z - z != 0 || fabs(z) >= (double)V(SHIFT_FROM);
+}
+
 /* The reference of a block whose largest class is m; `sum` gets it as numbers. */
-XENT_INLINE struct V(reference) V(refer_to)(REAL m, struct xent_sum *sum) {
-    const bool finite = m - m == 0;
-    const bool shifted = !finite || m >= V(SHIFT_FROM) || m <= -V(SHIFT_FROM);
+XENT_INLINE struct V(reference) V(refer_to)(REAL m, double scale, struct xent_sum *sum) {
+    const double z = (double)m * scale;
+    const bool shifted = V(is_shifted)(z);
     /* All -inf: any reference will do; +inf: x - m makes the block NaN. */
     const REAL shift = m == -(REAL)INFINITY || !shifted ? 0 : m;
-    const REAL exponent = shifted ? 0 : (REAL)rint((double)m * (double)V(LOG2_E));
+    const REAL exponent = shifted ? 0 : (REAL)rint(z * (double)V(LOG2_E));
     const REAL offset = V(BIAS) + V(HEADROOM) - exponent;
+    const REAL scale_high = (REAL)scale;
     sum->exponent = (double)exponent;
     sum->shift = (double)shift;
     return (struct V(reference)){
         .shift = V(set1)(shift),
-        .lowest = V(set1)((REAL)(-(double)offset * 0x1.62e42fefa39efp-1)),
+        .lowest = V(set1)((REAL)(-(double)offset * 0x1.62e42fefa39efp-1 / scale)),
+        .scale = V(set1)(scale_high),
+        .scale_low = V(set1)((REAL)(scale - (double)scale_high)),
         .round = V(set1)(V(ROUND) + offset),
     };
 }

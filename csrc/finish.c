@@ -21,6 +21,13 @@ void xent_take_rows(const struct xent_job *job, const struct xent_place *at, siz
             rows->upstream[i] = job->problem->upstream_scalar;
         }
     }
+    if (job->options && job->problem->output == XENT_GRADIENT) {
+        const double factor =
+            job->denominator > 0 ? job->options->scale / job->denominator : 0; /* no row counts */
+        for (size_t i = lane; i < lane + n; i++) {
+            rows->upstream[i] *= factor;
+        }
+    }
     if (xent_has(job, LSE_IN)) {
         read_doubles(job, LSE_IN, at, n, rows->lse_in + lane);
     }
@@ -31,22 +38,36 @@ void xent_take_rows(const struct xent_job *job, const struct xent_place *at, siz
 static double precise_lse(const struct xent_job *job, size_t row) {
     const struct xent_cursor at = xent_at_row(job, row);
     const size_t classes = job->problem->classes;
-    double buffer[XENT_BLOCK];
+    double u[XENT_BLOCK], low[XENT_BLOCK], slopes[XENT_BLOCK];
+    const struct xent_load_space space = {(char *)u, (char *)low, (char *)slopes};
     struct xent_near_one sum = {0};
     for (size_t begin = 0; begin < classes; begin += XENT_BLOCK) {
         const size_t left = classes - begin, size = left < XENT_BLOCK ? left : XENT_BLOCK;
-        job->kernels->sum_near_one(xent_load(job, &at.place, begin, size, (char *)buffer), size,
-                                   &sum);
+        const struct xent_logits logits = xent_load(job, &at.place, begin, size, &space);
+        job->kernels->sum_near_one(&logits, size, &sum);
     }
     return job->finish->log_near_one(&sum);
+}
+
+struct xent_request xent_request_of(const struct xent_job *job) {
+    const enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
+    const struct xent_options *options = job->options;
+    double scale = options ? options->scale : 1;
+    scale = options && options->softcap > 0 ? options->softcap : scale;
+    return (struct xent_request){
+        .by = xent_has(job, VALUES) ? own : XENT_NO_SCALE,
+        .single = job->single,
+        .options = options != NULL,
+        .scale = scale,
+    };
 }
 
 void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t first,
                       size_t count) {
     const double near_zero = 0.5;
     const struct xent_problem *problem = job->problem;
-    const enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
-    job->finish->finish(rows, count, xent_has(job, VALUES) ? own : XENT_NO_SCALE, job->single);
+    const struct xent_request request = xent_request_of(job);
+    job->finish->finish(rows, count, &request);
     if (problem->loss) {
         memcpy(problem->loss + first, rows->loss, count * sizeof *rows->loss);
     }

@@ -13,6 +13,15 @@
  *
  *     gradient_c = -others * scale
  *
+ * With options, z being logits times `scale` and every class j having a coefficient c_j, of which
+ * `own` is the target's and `rest` is the sum of all others:
+ *
+ *     loss = sum_j c_j (lse - z_j) + square * lse^2, where
+ *     lse - z_j = loss_c + (z_c - top) + (top - z_j)
+ *
+ *     gradient_j = upstream * (A q_j - c_j), A = own + rest + 2 * square * lse
+ *     gradient_c = upstream * ((rest + 2 * square * lse) q_c - own * (1 - q_c))
+ *
  * `single` tells that the results become float, for which double suffices; else what an operation
  * loses is carried along. No library's exp or log is called, so that the bits are those of this
  * source. */
@@ -176,6 +185,87 @@ XENT_INLINE struct scaled exp_within(vec least, struct pair x, vec most, bool si
     return exp_scaled((struct pair){near, clamped}, single);
 }
 
+XENT_INLINE vec is_zero_else(vec x, vec other) {
+    return f64_less(number(0), magnitude(x), other, number(0)); /* a NaN is zero */
+}
+
+/* Zero times infinity is zero. */
+XENT_INLINE vec weighed(vec coefficient, vec x) {
+    return is_zero_else(coefficient, f64_mul(coefficient, x));
+}
+
+/* z_c for a logit, and the distance of a shift from it. */
+XENT_INLINE vec scaled_logit(const struct xent_rows *rows, size_t i,
+                             const struct xent_request *request) {
+    const vec logit = f64_load(rows->target_logit + i);
+    return request->options ? f64_mul(logit, number(request->scale)) : logit;
+}
+
+XENT_INLINE struct pair distance_from(const struct xent_rows *rows, size_t i, vec shift,
+                                      const struct xent_request *request) {
+    struct pair distance = subtract(shift, f64_load(rows->target_logit + i), request->single);
+    if (request->options) {
+        distance.low = f64_sub(distance.low, f64_load(rows->target_low + i));
+        if (request->single) {
+            distance.high = f64_add(distance.high, distance.low);
+            distance.low = number(0);
+        }
+        distance = multiply(distance, (struct pair){number(request->scale), number(0)},
+                            request->single);
+        distance.low = is_number_else(distance.low, number(0));
+    }
+    return distance;
+}
+
+/* What the loss and A are beyond those of one class with the coefficient 1. */
+XENT_INLINE vec loss_with_options(const struct xent_rows *rows, size_t i, vec loss, vec lse,
+                                  const struct xent_request *request) {
+    const vec scale = number(request->scale), rest = f64_load(rows->rest + i);
+    const vec top = f64_load(rows->top + i), spread = f64_load(rows->spread + i);
+    /* lse - top is no less than zero. Where no number comes of the target, it is at -inf. */
+    const vec target = f64_add(f64_sub(f64_load(rows->target_logit + i), top),
+                               f64_load(rows->target_low + i));
+    vec above = f64_fma(target, scale, loss);
+    above = is_number_else(above, f64_sub(lse, f64_mul(top, scale)));
+    const vec others = f64_add(weighed(rest, above), weighed(spread, scale));
+    const vec square = weighed(f64_load(rows->square + i), f64_mul(lse, lse));
+    return f64_add(f64_add(weighed(f64_load(rows->own + i), loss), others), square);
+}
+
+/* The row's scale for an upstream gradient of 1, in units of 1 / U, and q_c. */
+struct unit_scale {
+    struct scaled value;
+    struct pair target;
+    vec target_exponent;
+};
+
+/* Of rows with options: the scale by all that a term is multiplied by, and the gradient at the
+ * target. */
+XENT_INLINE void store_scale_with_options(struct xent_rows *rows, size_t i, struct pair others,
+                                          struct unit_scale unit, vec lse, vec poison,
+                                          bool single) {
+    const vec own = f64_load(rows->own + i), rest = f64_load(rows->rest + i);
+    const vec upstream = f64_load(rows->upstream + i);
+    const vec square = weighed(f64_load(rows->square + i), f64_mul(number(2), lse));
+    const struct pair all = subtract(f64_add(own, rest), negative(square), single);
+    const struct pair by = multiply(all, (struct pair){upstream, number(0)}, single);
+    const struct pair scale = multiply(by, unit.value.value, single);
+    f64_store(rows->scale + i, f64_add(scale.high, poison));
+    f64_store(rows->scale_low + i, is_number_else(scale.low, number(0)));
+    f64_store(rows->scale_exponent + i, unit.value.exponent);
+
+    const struct pair rate = multiply(others, unit.value.value, single);
+    const vec low = is_number_else(rate.low, number(0));
+    const vec of_others = scale_by(f64_add(rate.high, low), unit.value.exponent);
+    const vec of_target =
+        scale_by(f64_add(unit.target.high, unit.target.low), unit.target_exponent);
+    const vec gradient =
+        f64_sub(weighed(f64_add(rest, square), of_target), weighed(own, of_others));
+    const vec slope = f64_load(rows->target_slope + i);
+    f64_store(rows->target_gradient + i,
+              f64_add(f64_mul(f64_mul(upstream, slope), gradient), poison));
+}
+
 /* The row's scale in units of 1 / U, and its gradient at the target. */
 XENT_INLINE void store_scale(struct xent_rows *rows, size_t i, struct pair others,
                              struct scaled scale, vec poison, bool single) {
@@ -188,7 +278,9 @@ XENT_INLINE void store_scale(struct xent_rows *rows, size_t i, struct pair other
     f64_store(rows->target_gradient + i, f64_add(negative(gradient), poison));
 }
 
-XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, enum xent_scale by, bool single) {
+XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i,
+                               const struct xent_request *request) {
+    const bool single = request->single;
     const struct pair others = {f64_load(rows->others + i), f64_load(rows->others_low + i)};
     const struct pair upstream = {f64_load(rows->upstream + i), number(0)};
     const vec unit = f64_load(rows->exponent + i), logit = f64_load(rows->target_logit + i);
@@ -197,7 +289,8 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, enum xent_scale
                                is_number_else(logit, number(0)));
 
     /* From `most` on, ratio is so large that 1 + ratio is ratio; before `least` it underflows. */
-    const struct pair distance = subtract(shift, logit, single);
+    const struct pair distance = distance_from(rows, i, shift, request);
+    const vec z_shift = request->options ? f64_mul(shift, number(request->scale)) : shift;
     const vec zero = f64_mul(unit, number(-LN2));
     const vec least = f64_add(zero, number(-1000)), most = f64_add(zero, number(600));
     struct scaled inverse = exp_within(least, distance, most, single); /* e^shift / e_c */
@@ -221,60 +314,91 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, enum xent_scale
     /* The integers first, for they may cancel. */
     const vec powers = f64_sub(log.exponent, inverse.exponent);
     const vec rest = f64_sub(log.of_fraction, inverse.rest);
-    const vec lse = f64_less(distance.high, least, logit, in_nats(powers, shift, rest));
-    const vec loss = f64_less(number(0), far, in_nats(powers, distance.high, rest),
-                              in_nats(log.exponent, number(0), log.of_fraction));
+    vec lse = f64_less(distance.high, least, scaled_logit(rows, i, request),
+                       in_nats(powers, z_shift, rest));
+    vec loss = f64_less(number(0), far, in_nats(powers, distance.high, rest),
+                        in_nats(log.exponent, number(0), log.of_fraction));
     f64_store(rows->lse + i, f64_add(lse, poison));
+    const bool given = request->by == XENT_BY_GIVEN_LSE;
+    if (given) {
+        lse = f64_load(rows->lse_in + i);
+    }
+    if (request->options) {
+        loss = loss_with_options(rows, i, loss, lse, request);
+    }
     f64_store(rows->loss + i, f64_add(loss, poison));
 
-    struct scaled scale;
-    if (by == XENT_NO_SCALE) {
+    if (request->by == XENT_NO_SCALE) {
         return;
     }
-    if (by == XENT_BY_GIVEN_LSE) {
-        const vec huge = number(40000); /* beyond it everything is 0 or infinite */
-        const struct pair x = subtract(shift, f64_load(rows->lse_in + i), single);
+    struct scaled scale;
+    const struct pair one = {number(1), number(0)};
+    const struct pair by = request->options ? one : upstream;
+    const vec huge = number(40000); /* beyond it everything is 0 or infinite */
+    if (given) {
+        const struct pair x = subtract(z_shift, lse, single);
         scale = exp_within(negative(huge), x, huge, single);
-        scale.value = multiply(upstream, scale.value, single);
+        scale.value = multiply(by, scale.value, single);
         scale.exponent = f64_add(scale.exponent, unit);
     } else {
-        scale.value = divide(multiply(upstream, inverse.value, single), log.fraction, single);
+        scale.value = divide(multiply(by, inverse.value, single), log.fraction, single);
         scale.exponent = f64_sub(exponent, log.exponent);
     }
-    store_scale(rows, i, others, scale, poison, single);
-}
-
-#define FINISH_ALL(by, single)                                                                     \
-    for (size_t i = 0; i < count; i += f64_LANES) {                                                \
-        finish_vector(rows, i, by, single);                                                        \
+    if (!request->options) {
+        store_scale(rows, i, others, scale, poison, single);
+        return;
     }
+    struct unit_scale of_one = {scale, one, number(0)};
+    if (given) {
+        const struct pair x = subtract(scaled_logit(rows, i, request), lse, single);
+        const struct scaled q = exp_within(negative(huge), x, huge, single);
+        of_one.target = q.value;
+        of_one.target_exponent = q.exponent;
+    } else {
+        of_one.target = divide(one, log.fraction, single);
+        of_one.target_exponent = negative(log.exponent);
+    }
+    /* There is nothing at a target of -inf. */
+    of_one.target.high = f64_less(logit, number(-DBL_MAX), number(0), of_one.target.high);
+    of_one.target.low = f64_less(logit, number(-DBL_MAX), number(0), of_one.target.low);
+    store_scale_with_options(rows, i, others, of_one, lse, poison, single);
+}
 
 /* Each case is inlined with its constants. */
-static void finish(struct xent_rows *rows, size_t count, enum xent_scale by, bool single) {
-    switch (by) {
+#define FINISH_ALL(by, single, options)                                                            \
+    {                                                                                              \
+        const struct xent_request known = {by, single, options, request->scale};                   \
+        for (size_t i = 0; i < count; i += f64_LANES) {                                            \
+            finish_vector(rows, i, &known);                                                        \
+        }                                                                                          \
+    }
+#define FINISH_EACH(by)                                                                            \
+    if (request->options) {                                                                        \
+        if (request->single) {                                                                     \
+            FINISH_ALL(by, true, true)                                                             \
+        } else {                                                                                   \
+            FINISH_ALL(by, false, true)                                                            \
+        }                                                                                          \
+    } else if (request->single) {                                                                  \
+        FINISH_ALL(by, true, false)                                                                \
+    } else {                                                                                       \
+        FINISH_ALL(by, false, false)                                                               \
+    }
+
+static void finish(struct xent_rows *rows, size_t count, const struct xent_request *request) {
+    switch (request->by) {
     case XENT_NO_SCALE:
-        if (single) {
-            FINISH_ALL(XENT_NO_SCALE, true)
-        } else {
-            FINISH_ALL(XENT_NO_SCALE, false)
-        }
+        FINISH_EACH(XENT_NO_SCALE)
         break;
     case XENT_BY_OWN_SUM:
-        if (single) {
-            FINISH_ALL(XENT_BY_OWN_SUM, true)
-        } else {
-            FINISH_ALL(XENT_BY_OWN_SUM, false)
-        }
+        FINISH_EACH(XENT_BY_OWN_SUM)
         break;
     case XENT_BY_GIVEN_LSE:
-        if (single) {
-            FINISH_ALL(XENT_BY_GIVEN_LSE, true)
-        } else {
-            FINISH_ALL(XENT_BY_GIVEN_LSE, false)
-        }
+        FINISH_EACH(XENT_BY_GIVEN_LSE)
         break;
     }
 }
+#undef FINISH_EACH
 #undef FINISH_ALL
 
 static double log_near_one(const struct xent_near_one *sum) {
@@ -320,16 +444,28 @@ XENT_INLINE void split_factors(struct xent_factors *factors, size_t count) {
     }
 }
 
+/* scale * (a - b), no less than -2000. */
+XENT_INLINE struct pair scaled_difference(double a, double b, double scale, bool single) {
+    struct pair x = subtract(number(a), number(b), single);
+    if (scale != 1) {
+        x = multiply(x, (struct pair){number(scale), number(0)}, single);
+    }
+    x.high = f64_max(number(-2000), x.high);
+    return x;
+}
+
 static struct xent_factor factor(const struct xent_rows *rows, size_t row,
-                                 const struct xent_sum *block, bool single) {
+                                 const struct xent_sum *block,
+                                 const struct xent_request *request) {
+    const bool single = request->single;
     struct xent_factors factors;
     struct pair scale = {number(rows->scale[row]), number(rows->scale_low[row])};
     const double headroom = single ? f32_HEADROOM : f64_HEADROOM;
     vec exponent =
         number(rows->scale_exponent[row] - rows->exponent[row] + block->exponent - headroom);
     if (block->shift != rows->shift[row]) { /* rare */
-        struct pair x = subtract(number(block->shift), number(rows->shift[row]), single);
-        x.high = f64_max(number(-2000), x.high);
+        const struct pair x =
+            scaled_difference(block->shift, rows->shift[row], request->scale, single);
         const struct scaled e = exp_scaled(x, single);
         scale = multiply(scale, e.value, single);
         exponent = f64_add(exponent, e.exponent);
@@ -357,17 +493,17 @@ static void factors(const struct xent_rows *rows, size_t count, bool single,
 /* ---- Sums --------------------------------------------------------------------------------------
  */
 
-XENT_INLINE double ln_size(const struct xent_sum *s) {
-    return (s->exponent + first(f64_exponent(number(s->sum)))) * LN2 + s->shift;
+XENT_INLINE double ln_size(const struct xent_sum *s, double scale) {
+    return (s->exponent + first(f64_exponent(number(s->sum)))) * LN2 + s->shift * scale;
 }
 
 /* The sum in other units. */
-XENT_INLINE struct two in_units(const struct xent_sum *s, double exponent, double shift) {
+XENT_INLINE struct two in_units(const struct xent_sum *s, double exponent, double shift,
+                               double scale) {
     struct pair value = {number(s->sum), number(s->low)};
     vec by = number(s->exponent - exponent);
     if (s->shift != shift) {
-        struct pair x = subtract(number(s->shift), number(shift), false);
-        x.high = f64_max(number(-2000), x.high);
+        const struct pair x = scaled_difference(s->shift, shift, scale, false);
         const struct scaled e = exp_scaled(x, false);
         value = multiply(value, e.value, false);
         by = f64_add(by, e.exponent);
@@ -375,22 +511,22 @@ XENT_INLINE struct two in_units(const struct xent_sum *s, double exponent, doubl
     return (struct two){first(scale_by(value.high, by)), first(scale_by(value.low, by))};
 }
 
-static struct xent_sum merge(const struct xent_sum *blocks, size_t count) {
+static struct xent_sum merge(const struct xent_sum *blocks, size_t count, double scale) {
     struct xent_sum row = blocks[0];
     if (count == 1) {
         return row;
     }
     double size = -INFINITY;
     for (size_t i = 0; i < count; i++) {
-        if (blocks[i].sum > 0 && ln_size(&blocks[i]) > size) {
-            size = ln_size(&blocks[i]);
+        if (blocks[i].sum > 0 && ln_size(&blocks[i], scale) > size) {
+            size = ln_size(&blocks[i], scale);
             row = blocks[i];
         }
     }
     struct two sum = {0, 0};
     for (size_t i = 0; i < count; i++) {
         if (blocks[i].sum != 0) {
-            sum = add_two(sum, in_units(&blocks[i], row.exponent, row.shift));
+            sum = add_two(sum, in_units(&blocks[i], row.exponent, row.shift, scale));
         }
     }
     row.sum = sum.high + sum.low;

@@ -23,6 +23,8 @@
 #include "sum.inc.h"
 #include "factor.inc.h"
 #include "rows.inc.h"
+#include "load.inc.h"
+#include "options.inc.h"
 #include "lanes.inc.h"
 /* clang-format on */
 #undef REAL
@@ -36,6 +38,8 @@
 #include "sum.inc.h"
 #include "factor.inc.h"
 #include "rows.inc.h"
+#include "load.inc.h"
+#include "options.inc.h"
 #include "lanes.inc.h"
 /* clang-format on */
 #undef REAL

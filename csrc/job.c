@@ -18,15 +18,23 @@ static void add_dim(struct xent_job *job, const struct xent_array *arrays, size_
 }
 
 struct xent_job xent_make_job(const struct xent_problem *problem) {
+    static const struct xent_options none = {.scale = 1};
+    const struct xent_options *const options = problem->options ? problem->options : &none;
     const struct xent_array arrays[ARRAYS] = {[LOGITS] = problem->logits,
                                               [VALUES] = problem->values,
                                               [TARGET] = problem->target,
                                               [UPSTREAM] = problem->upstream,
-                                              [LSE_IN] = problem->lse_in};
+                                              [LSE_IN] = problem->lse_in,
+                                              [MASK] = options->mask,
+                                              [LABELS] = options->labels.probabilities,
+                                              [INDICES] = options->labels.indices,
+                                              [ROW_WEIGHT] = options->row_weight};
     struct xent_job job = {
         .problem = problem,
-        .itemsize = problem->dtype == XENT_F32 ? sizeof(float) : sizeof(double),
-        .single = problem->dtype == XENT_F32,
+        .options = problem->options,
+        .denominator = 1,
+        .itemsize = problem->dtype == XENT_F64 ? sizeof(double) : sizeof(float),
+        .single = problem->dtype != XENT_F64,
         .rows = 1,
         .dims = 1,
         .shape = {1},
@@ -73,31 +81,92 @@ void xent_advance(struct xent_cursor *at, const struct xent_job *job, size_t row
     }
 }
 
-static void copy_strided(char *to, ptrdiff_t to_stride, const char *from, ptrdiff_t from_stride,
-                         size_t n, size_t itemsize) {
-    for (size_t i = 0; i < n; i++) {
-        memcpy(to, from, itemsize);
-        to += to_stride;
-        from += from_stride;
-    }
+/* The dtype of the kernels' numbers. */
+static enum xent_dtype working_dtype(const struct xent_job *job) {
+    return job->single ? XENT_F32 : XENT_F64;
 }
 
-const void *xent_load(const struct xent_job *job, const struct xent_place *at, size_t begin,
-                      size_t size, char *buffer) {
+static enum xent_dtype values_dtype(const struct xent_job *job) {
+    return job->problem->wide_values ? XENT_F32 : job->problem->dtype;
+}
+
+bool xent_loads_in_place(const struct xent_job *job) {
+    const struct xent_problem *problem = job->problem;
+    return problem->dtype == working_dtype(job) && !problem->swapped &&
+           xent_is_contiguous(job, problem->logits_stride) && !xent_has(job, MASK) &&
+           !(job->options && job->options->softcap > 0);
+}
+
+bool xent_stores_in_place(const struct xent_job *job) {
+    const struct xent_problem *problem = job->problem;
+    return values_dtype(job) == working_dtype(job) &&
+           xent_is_contiguous(job, problem->values_stride);
+}
+
+struct xent_logits xent_load(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                             size_t size, const struct xent_load_space *space) {
+    const struct xent_options *options = job->options;
     const ptrdiff_t stride = job->problem->logits_stride;
-    const char *p = xent_address(job, LOGITS, at) + (ptrdiff_t)begin * stride;
-    if (xent_is_contiguous(job, stride)) {
+    char *const p = xent_address(job, LOGITS, at) + (ptrdiff_t)begin * stride;
+    const double scale = options ? options->scale : 1;
+    if (xent_loads_in_place(job)) {
+        return (struct xent_logits){.u = p, .scale = scale};
+    }
+    const struct xent_strided from = {p, stride, job->problem->dtype, job->problem->swapped};
+    job->kernels->read(&from, size, space->u);
+    if (xent_has(job, MASK)) {
+        const ptrdiff_t mask_stride = options->mask_stride;
+        const char *mask = xent_address(job, MASK, at) + (ptrdiff_t)begin * mask_stride;
+        job->kernels->mask(space->u, size, mask, mask_stride);
+    }
+    if (options && options->softcap > 0) {
+        const double softcap = options->softcap;
+        job->kernels->cap(space->u, size, scale / softcap, space->low, space->slopes);
+        return (struct xent_logits){.u = space->u, .low = space->low, .scale = softcap};
+    }
+    return (struct xent_logits){.u = space->u, .scale = scale};
+}
+
+double xent_read_logit(const struct xent_job *job, const struct xent_place *at, size_t class) {
+    double u, low, slope; /* or floats */
+    const struct xent_load_space space = {(char *)&u, (char *)&low, (char *)&slope};
+    const struct xent_logits logits = xent_load(job, at, class, 1, &space);
+    const double rest = logits.low ? xent_real(job, logits.low) : 0;
+    return xent_real(job, logits.u) + rest;
+}
+
+const void *xent_load_labels(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                             size_t size, char *buffer) {
+    const struct xent_labels *labels = &job->options->labels;
+    const ptrdiff_t stride = labels->probabilities_stride;
+    char *const p = xent_address(job, LABELS, at) + (ptrdiff_t)begin * stride;
+    if (labels->dtype == working_dtype(job) && !labels->swapped &&
+        xent_is_contiguous(job, stride)) {
         return p;
     }
-    copy_strided(buffer, (ptrdiff_t)job->itemsize, p, stride, size, job->itemsize);
+    const struct xent_strided from = {p, stride, labels->dtype, labels->swapped};
+    job->kernels->read(&from, size, buffer);
     return buffer;
+}
+
+static struct xent_strided values_at(const struct xent_job *job, const struct xent_place *at,
+                                     size_t class) {
+    const ptrdiff_t stride = job->problem->values_stride;
+    char *const p = xent_address(job, VALUES, at) + (ptrdiff_t)class * stride;
+    return (struct xent_strided){p, stride, values_dtype(job), false};
 }
 
 void xent_store(const struct xent_job *job, const struct xent_place *at, size_t begin, size_t size,
                 const char *buffer) {
-    const ptrdiff_t stride = job->problem->values_stride;
-    char *p = xent_address(job, VALUES, at) + (ptrdiff_t)begin * stride;
-    copy_strided(p, stride, buffer, (ptrdiff_t)job->itemsize, size, job->itemsize);
+    const struct xent_strided to = values_at(job, at, begin);
+    job->kernels->write(buffer, size, &to);
+}
+
+void xent_write_value(const struct xent_job *job, const struct xent_place *at, size_t class,
+                      double value) {
+    double real; /* or a float */
+    xent_set_real(job, &real, value);
+    xent_store(job, at, class, 1, (const char *)&real);
 }
 
 #define DEFINE_READ(integer)                                                                       \
@@ -119,10 +188,22 @@ DEFINE_READ(uint32_t)
 DEFINE_READ(uint64_t)
 #undef DEFINE_READ
 
-void xent_read_classes(const struct xent_job *job, const char *target, size_t n, size_t *class) {
+static void read_integers(enum xent_int type, const char *p, ptrdiff_t stride, size_t n,
+                          size_t *class) {
     static void (*const read[])(const char *, ptrdiff_t, size_t, size_t *) = {
         [XENT_I8] = read_int8_t,    [XENT_I16] = read_int16_t, [XENT_I32] = read_int32_t,
         [XENT_I64] = read_int64_t,  [XENT_U8] = read_uint8_t,  [XENT_U16] = read_uint16_t,
         [XENT_U32] = read_uint32_t, [XENT_U64] = read_uint64_t};
-    read[job->problem->target_type](target, xent_stride(job, TARGET), n, class);
+    read[type](p, stride, n, class);
+}
+
+void xent_read_classes(const struct xent_job *job, const char *target, size_t n, size_t *class) {
+    read_integers(job->problem->target_type, target, xent_stride(job, TARGET), n, class);
+}
+
+void xent_read_indices(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                       size_t n, size_t *class) {
+    const struct xent_labels *labels = &job->options->labels;
+    const char *p = xent_address(job, INDICES, at) + (ptrdiff_t)begin * labels->indices_stride;
+    read_integers(labels->index_type, p, labels->indices_stride, n, class);
 }

@@ -10,15 +10,31 @@
 #include <string.h>
 
 /* The arrays with row strides, which a cursor walks together. */
-enum xent_job_array { LOGITS, VALUES, TARGET, UPSTREAM, LSE_IN, ARRAYS };
+enum xent_job_array {
+    LOGITS,
+    VALUES,
+    TARGET,
+    UPSTREAM,
+    LSE_IN,
+    MASK,
+    LABELS, /* the probabilities */
+    INDICES,
+    ROW_WEIGHT,
+    ARRAYS
+};
 
 struct xent_job {
     const struct xent_problem *problem;
     const struct xent_row_kernels *kernels; /* of the problem's dtype */
     const struct xent_finish_kernels *finish;
     struct xent_plan plan;
+    /* The numbers that kernels work on: float, unless the logits are double. */
     size_t itemsize;
-    bool single; /* the dtype is float */
+    bool single;
+
+    const struct xent_options *options; /* NULL: none */
+    const void *class_weight;           /* as the kernels want them, or NULL */
+    double denominator;                 /* of a mean, else 1 */
 
     /* The rows are the cells of `shape` in C order: the problem's, in as few dimensions as the
      * arrays allow, and at least one. */
@@ -79,12 +95,27 @@ static inline bool xent_is_contiguous(const struct xent_job *job, ptrdiff_t stri
     return stride == (ptrdiff_t)job->itemsize;
 }
 
-/* `size` logits of a row from the class `begin` on, contiguous: where they are, or gathered in the
- * buffer. */
-const void *xent_load(const struct xent_job *job, const struct xent_place *at, size_t begin,
-                      size_t size, char *buffer);
+/* Whether logits lie in the array as the kernels want them: contiguous, and nothing is to be done. */
+bool xent_loads_in_place(const struct xent_job *job);
+bool xent_stores_in_place(const struct xent_job *job);
 
-/* The opposite for a buffer of values, wherever it is. */
+/* Room for a block on its way to the kernels; unused where logits load in place. */
+struct xent_load_space {
+    char *u, *low, *slopes; /* the last two with softcap only */
+};
+
+/* `size` logits of a row from the class `begin` on, contiguous: where they are, or in the space. */
+struct xent_logits xent_load(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                             size_t size, const struct xent_load_space *space);
+
+/* The logit of one class, as it would be loaded: u + low. */
+double xent_read_logit(const struct xent_job *job, const struct xent_place *at, size_t class);
+
+/* As many probabilities of the labels, or of those that are listed; likewise. */
+const void *xent_load_labels(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                             size_t size, char *buffer);
+
+/* The opposite of xent_load for a buffer of values, wherever it is. */
 void xent_store(const struct xent_job *job, const struct xent_place *at, size_t begin, size_t size,
                 const char *buffer);
 
@@ -97,7 +128,8 @@ static inline double xent_read_double(const char *p) {
     return x;
 }
 
-static inline double xent_read_logit(const struct xent_job *job, const char *p) {
+/* One number of the kernels' dtype as double, and of a double. */
+static inline double xent_real(const struct xent_job *job, const void *p) {
     if (job->single) {
         float x;
         memcpy(&x, p, sizeof x);
@@ -106,13 +138,7 @@ static inline double xent_read_logit(const struct xent_job *job, const char *p) 
     return xent_read_double(p);
 }
 
-static inline double xent_logit(const struct xent_job *job, const struct xent_place *at,
-                                size_t class) {
-    const char *row = xent_address(job, LOGITS, at);
-    return xent_read_logit(job, row + (ptrdiff_t)class * job->problem->logits_stride);
-}
-
-static inline void xent_write_value(const struct xent_job *job, char *p, double value) {
+static inline void xent_set_real(const struct xent_job *job, void *p, double value) {
     if (job->single) {
         const float x = (float)value;
         memcpy(p, &x, sizeof x);
@@ -121,8 +147,22 @@ static inline void xent_write_value(const struct xent_job *job, char *p, double 
     }
 }
 
+/* The logit of one class; where logits load in place. */
+static inline double xent_logit(const struct xent_job *job, const struct xent_place *at,
+                                size_t class) {
+    const char *row = xent_address(job, LOGITS, at);
+    return xent_real(job, row + (ptrdiff_t)class * job->problem->logits_stride);
+}
+
+void xent_write_value(const struct xent_job *job, const struct xent_place *at, size_t class,
+                      double value);
+
 /* The classes of n targets in a line; a negative one becomes larger than any number of classes. */
 void xent_read_classes(const struct xent_job *job, const char *target, size_t n, size_t *class);
+
+/* The same of the classes that a row's label lists, from one on. */
+void xent_read_indices(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                       size_t n, size_t *class);
 
 static inline size_t xent_read_class(const struct xent_job *job, const struct xent_place *at) {
     size_t class;

@@ -4,6 +4,7 @@
 #define XENT_KERNELS_H
 
 #include "double_double.h"
+#include "xent.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,11 +13,32 @@
  * from the first look to the second. A row's bits depend on it. */
 enum { XENT_BLOCK = 2048 };
 
-/* `(sum + low) * 2^exponent * e^shift` is a sum of exp over classes. */
+/* Numbers a constant stride apart. */
+struct xent_strided {
+    char *data;
+    ptrdiff_t stride;
+    enum xent_dtype dtype;
+    bool swapped; /* the bytes are in the other order */
+};
+
+/* Contiguous logits z = scale * (u + low), in the table's dtype. */
+struct xent_logits {
+    const void *u, *low; /* low may be NULL: zero */
+    double scale;
+};
+
+/* `(sum + low) * 2^exponent * e^(scale * shift)` is a sum of exp over classes. */
 struct xent_sum {
     double sum, low; /* low is less than half a unit of sum's last place */
     double exponent; /* an integer */
     double shift;    /* zero unless the logits are large, see docs/design.md */
+};
+
+/* Coefficients c of the classes j, and how far their logits are below a `top` that is no less than
+ * any: sum c, and sum c * (top - z) / scale. */
+struct xent_spread {
+    double mass, spread;
+    double count; /* of classes that are not masked */
 };
 
 /* A sum of exponentials as ones + beside / 2^256, so that what it exceeds one by is not lost in the
@@ -53,6 +75,11 @@ struct xent_rows {
      * where there is none; dl/dL; and, if it is to be used, the given lse */
     double others[XENT_ROWS], others_low[XENT_ROWS], exponent[XENT_ROWS], shift[XENT_ROWS];
     double target_logit[XENT_ROWS], upstream[XENT_ROWS], lse_in[XENT_ROWS];
+    /* in, only with options: the low part of the target's logit; the coefficients of the target and
+     * of all other classes; sum c * (top - z) / scale over the others, and that top; the weight of
+     * lse^2; and what the gradient at the target is multiplied by */
+    double target_low[XENT_ROWS], own[XENT_ROWS], rest[XENT_ROWS], spread[XENT_ROWS];
+    double top[XENT_ROWS], square[XENT_ROWS], target_slope[XENT_ROWS];
     /* out: the units of `others` times (scale + scale_low) * 2^scale_exponent give upstream *
      * softmax */
     double loss[XENT_ROWS], lse[XENT_ROWS], target_gradient[XENT_ROWS];
@@ -63,6 +90,14 @@ struct xent_rows {
  * there are none to write; the row's own sum; or lse_in. */
 enum xent_scale { XENT_NO_SCALE, XENT_BY_OWN_SUM, XENT_BY_GIVEN_LSE };
 
+/* What finish is asked for. */
+struct xent_request {
+    enum xent_scale by;
+    bool single;  /* the logits are float */
+    bool options; /* the coefficients are in use; else the target's is 1 and no others are */
+    double scale; /* of the logits, 1 without options */
+};
+
 /* A factor `(high + low) * post`, split so that it is carried to more than working precision. */
 struct xent_factor {
     double high, low, post;
@@ -72,11 +107,21 @@ struct xent_factors {
     double high[XENT_ROWS], low[XENT_ROWS], post[XENT_ROWS];
 };
 
-/* Terms that reduce has kept, on their way out: out = exps * factor. */
+/* What is subtracted from terms, besides a number: `labels` times a factor, weights times another.
+ * Then they are multiplied by slopes. Each array may be NULL: nothing, or ones. */
+struct xent_adjustment {
+    const void *labels, *weights, *slopes;
+    double by_labels, by_weights;
+};
+
+/* Terms that reduce has kept, on their way out: out = exps * factor - offset. Those of masked
+ * classes are negative, if an offset or an adjustment needs to know them; they count as zero, and no
+ * weight is subtracted from them. */
 struct xent_emission {
     const void *exps; /* NULL: nothing to emit */
     void *out;
     struct xent_factor factor;
+    double offset; /* only with factor.post = 1 */
     bool stream; /* past the caches; out is not exps then, and other threads see it after a fence */
 };
 
@@ -93,14 +138,37 @@ struct xent_aside {
 #define XENT_KERNELS(KERNEL)                                                                       \
     /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. */     \
     KERNEL(largest, double, (const void *logits, size_t n, size_t skip))                           \
+    /* The first class with that u; n if there is none. */                                         \
+    KERNEL(find, size_t, (const void *logits, size_t n, double u))                                 \
     /* Sum of exp over the classes but `skip`, of which `max` is the largest. */                   \
     KERNEL(reduce, struct xent_sum,                                                                \
-           (const void *logits, size_t n, size_t skip, double max, struct xent_aside *aside))      \
+           (const struct xent_logits *logits, size_t n, size_t skip, double max,                   \
+            struct xent_aside *aside))                                                             \
     KERNEL(emit, void, (const struct xent_emission *emission, size_t n))                           \
-    /* Adds e^x over the block to `sum`; for x below 300. */                                       \
-    KERNEL(sum_near_one, void, (const void *logits, size_t n, struct xent_near_one *sum))          \
-    /* out = (x - high) - low; out may be the logits. */                                           \
-    KERNEL(emit_shifted, void, (const void *logits, size_t n, double high, double low, void *out)) \
+    KERNEL(emit_adjusted, void,                                                                    \
+           (const struct xent_emission *emission, const struct xent_adjustment *by, size_t n))     \
+    /* Of the classes but `skip`, no larger than `top`. A class of c = 0 adds nothing, and no      \
+     * masked one does without `labels`; else c = labels * weights, both of which may be NULL. */  \
+    KERNEL(spread, struct xent_spread,                                                             \
+           (const struct xent_logits *logits, size_t n, size_t skip, double top,                   \
+            const void *labels, const void *weights))                                              \
+    /* Adds e^z over the block to `sum`; for z below 300. */                                       \
+    KERNEL(sum_near_one, void,                                                                     \
+           (const struct xent_logits *logits, size_t n, struct xent_near_one *sum))                \
+    /* out = scale * (u - high) - low; out may be u. */                                            \
+    KERNEL(emit_shifted, void,                                                                     \
+           (const struct xent_logits *logits, size_t n, double high, double low, void *out))       \
+    /* Numbers of any dtype, stride and byte order become contiguous ones of the table's. */       \
+    KERNEL(read, void, (const struct xent_strided *from, size_t n, void *to))                      \
+    /* The opposite, in native byte order. */                                                      \
+    KERNEL(write, void, (const void *from, size_t n, const struct xent_strided *to))               \
+    /* -inf where the mask is zero. */                                                             \
+    KERNEL(mask, void, (void *logits, size_t n, const char *mask, ptrdiff_t stride))               \
+    /* Marks the terms of masked classes: they become negative. */                                 \
+    KERNEL(mark, void, (void *exps, size_t n, const void *logits))                                 \
+    /* u + low = tanh(by * u), which keeps infinities; slope = 1 - (u + low)^2. */                 \
+    KERNEL(cap, void, (void *u, size_t n, double by, void *low, void *slope))                      \
+    KERNEL(multiply, void, (void *x, size_t n, const void *by))                                    \
     KERNEL(lanes_load, void, (const struct xent_tile *tile, struct xent_cells logits))             \
     /* The first of every row's largest classes. */                                                \
     KERNEL(lanes_largest, void, (const struct xent_tile *tile, size_t *target))                    \
@@ -118,14 +186,16 @@ struct xent_aside {
 /* What follows from the sums, whatever the dtype of the logits. */
 #define XENT_FINISH_KERNELS(KERNEL)                                                                \
     /* The sum over a row, from those of its blocks, in a fixed order. */                          \
-    KERNEL(merge, struct xent_sum, (const struct xent_sum *blocks, size_t count))                  \
-    /* The scalars of so many rows. `single`: the logits are float. */                             \
-    KERNEL(finish, void, (struct xent_rows * rows, size_t count, enum xent_scale by, bool single)) \
+    KERNEL(merge, struct xent_sum, (const struct xent_sum *blocks, size_t count, double scale))    \
+    /* The scalars of so many rows. */                                                             \
+    KERNEL(finish, void,                                                                           \
+           (struct xent_rows * rows, size_t count, const struct xent_request *request))            \
     /* ln of the sum, as accurate as is what it exceeds one by. */                                 \
     KERNEL(log_near_one, double, (const struct xent_near_one *sum))                                \
     /* What a block's terms are multiplied by. */                                                  \
     KERNEL(factor, struct xent_factor,                                                             \
-           (const struct xent_rows *rows, size_t row, const struct xent_sum *block, bool single))  \
+           (const struct xent_rows *rows, size_t row, const struct xent_sum *block,                \
+            const struct xent_request *request))                                                   \
     /* The same of so many rows' own sums. */                                                      \
     KERNEL(                                                                                        \
         factors, void,                                                                             \

@@ -43,12 +43,27 @@ static bool in_fresh_pages(const struct xent_problem *problem) {
     return xent_is_fresh(row);
 }
 
+static bool is_half(const struct xent_problem *problem) {
+    return problem->dtype == XENT_F16 || problem->dtype == XENT_BF16;
+}
+
+static bool takes_lanes(const struct xent_problem *problem) {
+    return problem->classes <= XENT_TILE_CLASSES && !is_half(problem) && !problem->swapped &&
+           !problem->options;
+}
+
+static size_t size_of_value(const struct xent_problem *problem) {
+    const size_t narrow =
+        is_half(problem) && !problem->wide_values ? sizeof(uint16_t) : sizeof(float);
+    return problem->dtype == XENT_F64 ? sizeof(double) : narrow;
+}
+
 static bool streams(const struct xent_problem *problem, double logits) {
-    const size_t itemsize = problem->dtype == XENT_F32 ? sizeof(float) : sizeof(double);
+    const size_t itemsize = size_of_value(problem);
     const bool in_place = problem->values.data == problem->logits.data; /* the lines are there */
     /* A tile's columns can be streamed as well. */
-    const bool contiguous =
-        problem->classes <= XENT_TILE_CLASSES || problem->values_stride == (ptrdiff_t)itemsize;
+    const bool contiguous = takes_lanes(problem) ||
+                            (!is_half(problem) && problem->values_stride == (ptrdiff_t)itemsize);
     return problem->values.data && contiguous && !in_place &&
            logits * (double)itemsize >= STREAM_FROM && !in_fresh_pages(problem);
 }
@@ -64,10 +79,10 @@ struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const bool by_columns = rows < team && sharing_columns > rows;
     team = by_columns ? sharing_columns : team < rows ? team : rows;
 
-    const bool few_classes = problem->classes <= XENT_TILE_CLASSES;
+    const bool lanes = takes_lanes(problem);
     const enum xent_regime by_blocks = by_columns ? XENT_BY_COLUMNS : XENT_BY_ROWS;
     return (struct xent_plan){
-        .regime = few_classes ? XENT_BY_LANES : by_blocks,
+        .regime = lanes ? XENT_BY_LANES : by_blocks,
         .threads = team > 1 ? (int)team : 1,
         .stream = streams(problem, logits),
     };

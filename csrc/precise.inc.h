@@ -83,15 +83,16 @@ XENT_INLINE struct pair add_precisely(struct pair a, struct pair b) {
 
 #endif
 
-static void V(sum_near_one)(const void *logits, size_t n, struct xent_near_one *sum) {
-    const REAL *const x = logits;
+static void V(sum_near_one)(const struct xent_logits *logits, size_t n, struct xent_near_one *sum) {
+    const REAL *const u = logits->u, *const lows = logits->low;
     const vec least = number(-800); /* e^-800 is nothing beside a subnormal */
     struct pair beside = {number(0), number(0)};
     vec ones = number(0);
     for (size_t i = 0; i < n; i += f64_LANES) {
         double lane[f64_LANES];
         for (size_t k = 0; k < f64_LANES; k++) {
-            lane[k] = i + k < n ? (double)x[i + k] : -INFINITY;
+            const double x = i + k < n ? (double)u[i + k] : -INFINITY;
+            lane[k] = logits->scale * (lows && i + k < n ? x + (double)lows[i + k] : x);
         }
         const vec exponent = f64_load(lane);
         const struct precise_exp e = exp_precisely(f64_max(least, exponent));

@@ -76,6 +76,25 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
     return (double)V(horizontal_max)(m);
 }
 
+static size_t V(find)(const void *logits, size_t n, double u) {
+    const REAL *const x = logits;
+    const REAL wanted = (REAL)u;
+    size_t i = 0;
+    for (; i + V(LANES) <= n; i += V(LANES)) {
+        int found = 0; /* a loop without exits, which the compiler makes vectors of */
+        for (size_t k = 0; k < V(LANES); k++) {
+            found |= x[i + k] == wanted;
+        }
+        if (found) {
+            break;
+        }
+    }
+    while (i < n && x[i] != wanted) {
+        i++;
+    }
+    return i;
+}
+
 /* Logits are fetched into the L2 cache this far ahead: the hardware fetches a page at most, and a
  * store that waits for its line behind loads from memory halves the speed. */
 enum { V(AHEAD) = 16384 / sizeof(REAL) };
@@ -95,13 +114,14 @@ XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin
     REAL *const out = (REAL *)emission->out + begin;
     const struct V(factor) factor = V(factor_of)(&emission->factor);
     const V(vec) post = V(set1)((REAL)emission->factor.post);
+    const V(vec) offset = V(set1)((REAL)emission->offset);
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(put)(out + i, V(mul)(V(times)(V(load)(exps + i), &factor), post), stream);
+        V(put)(out + i, V(mul)(V(sub)(V(times)(V(load)(exps + i), &factor), offset), post), stream);
     }
     if (i < n) {
         const V(vec) e = V(load_first)(exps + i, n - i);
-        V(store_first)(out + i, n - i, V(mul)(V(times)(e, &factor), post));
+        V(store_first)(out + i, n - i, V(mul)(V(sub)(V(times)(e, &factor), offset), post));
     }
 }
 
@@ -133,20 +153,36 @@ struct V(aside) {
     REAL *out;
     size_t pending_size, turn; /* whole vectors; what is beyond pending_size is at the beginning */
     struct V(factor) factor;
+    V(vec) offset;
     bool stream;
 };
 
-/* `keep` is what the caller knows at compile time: there are terms to keep or to emit. */
-XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, bool keep) {
+#ifndef XENT_KEEPING
+#    define XENT_KEEPING
+
+/* What becomes of the terms: a constant of every loop. Emission along with the next block can
+ * subtract an offset only if it is told so. */
+enum keeping { KEEP_NOTHING, KEEP_TERMS, KEEP_WITH_OFFSET };
+
+#endif
+
+/* struct xent_logits; low is there where the treatment is SCALED. */
+struct V(span) {
+    const REAL *u, *low;
+};
+
+XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, enum keeping keep) {
     aside->ahead_max = V(max)(V(load)(aside->ahead + i), aside->ahead_max);
-    if (keep) {
+    if (keep != KEEP_NOTHING) {
         V(store)(aside->exps + i, term);
     }
-    if (keep && i < aside->pending_size) {
+    if (keep != KEEP_NOTHING && i < aside->pending_size) {
         size_t at = i + aside->turn;
         at -= at >= aside->pending_size ? aside->pending_size : 0;
         const V(vec) e = V(load)(aside->pending + at);
-        V(put)(aside->out + at, V(times)(e, &aside->factor), aside->stream);
+        const V(vec) value = V(times)(e, &aside->factor);
+        V(put)(aside->out + at, keep == KEEP_WITH_OFFSET ? V(sub)(value, aside->offset) : value,
+               aside->stream);
     }
 }
 
@@ -155,22 +191,30 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, bo
  * need not wait for the exponentials. 1 KiB of logits, 3 KiB of exponentials. */
 enum { V(STRIP) = 16 };
 
+/* The vector at i, if the treatment needs its low parts. */
+XENT_INLINE V(vec) V(load_low)(const struct V(span) * span, size_t i, enum treatment treatment) {
+    return treatment == SCALED ? V(load)(span->low + i) : V(set1)(0);
+}
+
 /* Whole vectors only, up to `end`; that of `skip` is done again. */
-XENT_INLINE void V(reduce_whole)(const REAL *x, size_t end, size_t skip,
-                                 const struct V(reference) * ref, bool shifted, bool keep,
-                                 struct V(aside) * aside, struct V(sum) * sum) {
+XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
+                                 const struct V(reference) * ref, enum treatment treatment,
+                                 enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
+    const REAL *const x = span->u;
     struct V(exp) exps[V(STRIP)];
     for (size_t i = 0, vectors; i < end; i += vectors * V(LANES)) {
         vectors = (end - i) / V(LANES) < V(STRIP) ? (end - i) / V(LANES) : V(STRIP);
         for (size_t k = 0; k < vectors; k++) {
             const REAL *const at = x + i + k * V(LANES);
             __builtin_prefetch(at + V(AHEAD), 0, 2);
-            exps[k] = V(exp_parts)(V(load)(at), ref, shifted);
+            const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
+            exps[k] = V(exp_parts)(V(load)(at), low, ref, treatment);
         }
         const size_t skipped = (skip - i) / V(LANES); /* wraps where skip is before */
         if (skipped < vectors) {
             const V(vec) others = V(load_others)(x + i + skipped * V(LANES), (skip - i) % V(LANES));
-            exps[skipped] = V(exp_parts)(others, ref, shifted);
+            const V(vec) low = V(load_low)(span, i + skipped * V(LANES), treatment);
+            exps[skipped] = V(exp_parts)(others, low, ref, treatment);
         }
         for (size_t k = 0; k < vectors; k++) {
             V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
@@ -178,26 +222,51 @@ XENT_INLINE void V(reduce_whole)(const REAL *x, size_t end, size_t skip,
     }
 }
 
+/* The low parts from i on, if the treatment needs them, as load_masked has the high ones. */
+XENT_INLINE V(vec) V(load_masked_low)(const struct V(span) * span, size_t n, size_t i,
+                                      enum treatment treatment) {
+    const size_t lanes = n - i < V(LANES) ? n - i : V(LANES);
+    return treatment == SCALED ? V(load_first)(span->low + i, lanes) : V(set1)(0);
+}
+
 /* The classes from i on, fewer than a vector holds. */
-XENT_INLINE void V(reduce_tail)(const REAL *x, size_t n, size_t i, size_t skip,
-                                const struct V(reference) * ref, bool shifted, bool keep,
-                                struct V(aside) * aside, struct V(sum) * sum) {
-    const V(vec) term = V(accumulate)(sum, V(load_masked)(x, n, i, skip), ref, shifted);
+XENT_INLINE void V(reduce_tail)(const struct V(span) * span, size_t n, size_t i, size_t skip,
+                                const struct V(reference) * ref, enum treatment treatment,
+                                enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
+    const V(vec) x = V(load_masked)(span->u, n, i, skip);
+    const V(vec) low = V(load_masked_low)(span, n, i, treatment);
+    const V(vec) term = V(add_exp)(sum, V(exp_parts)(x, low, ref, treatment));
     aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
-    if (keep) {
+    if (keep != KEEP_NOTHING) {
         V(store_first)(aside->exps + i, n - i, term);
     }
 }
 
-XENT_INLINE void V(sum_block)(const REAL *x, size_t n, size_t skip, const struct V(reference) * ref,
-                              bool shifted, bool keep, struct V(aside) * aside,
-                              struct xent_sum *result) {
+/* The term of the class that is not in the sum. */
+XENT_INLINE void V(keep_skipped)(const struct V(span) * span, size_t n, size_t skip,
+                                 const struct V(reference) * ref, enum treatment treatment,
+                                 REAL *exps) {
+    const size_t i = skip / V(LANES) * V(LANES);
+    const V(vec) low = V(load_masked_low)(span, n, i, treatment);
+    const V(vec) x = V(load_masked)(span->u, n, i, SIZE_MAX);
+    REAL terms[V(LANES)];
+    V(store)(terms, V(term)(V(exp_parts)(x, low, ref, treatment)));
+    exps[skip] = terms[skip - i];
+}
+
+XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip,
+                              const struct V(reference) * ref, enum treatment treatment,
+                              enum keeping keep,
+                              struct V(aside) * aside, struct xent_sum *result) {
     const double start = V(START);
     struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
     const size_t whole = V(whole_of)(n);
-    V(reduce_whole)(x, whole, skip, ref, shifted, keep, aside, &sum);
+    V(reduce_whole)(span, whole, skip, ref, treatment, keep, aside, &sum);
     if (whole < n) {
-        V(reduce_tail)(x, n, whole, skip, ref, shifted, keep, aside, &sum);
+        V(reduce_tail)(span, n, whole, skip, ref, treatment, keep, aside, &sum);
+    }
+    if (keep != KEEP_NOTHING && skip < n) {
+        V(keep_skipped)(span, n, skip, ref, treatment, aside->exps);
     }
     V(total)(&sum, start, result);
 }
@@ -207,12 +276,15 @@ XENT_INLINE void V(sum_block)(const REAL *x, size_t n, size_t skip, const struct
  * A load that shares address bits 0 to 11 with a store just before it waits for that store. So the
  * stores must not go a little ahead of the logits, modulo a page: then they start further on. */
 XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const REAL *x, size_t n,
-                                   struct V(aside) * aside) {
+                                   enum keeping keep, struct V(aside) * aside) {
     const size_t lead = V(emit_lead)(emission, n);
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (REAL *)emission->out + lead;
-    aside->pending_size = emission->factor.post == 1 ? V(whole_of)(n - lead) : 0;
+    const bool along =
+        emission->factor.post == 1 && (emission->offset == 0 || keep == KEEP_WITH_OFFSET);
+    aside->pending_size = along ? V(whole_of)(n - lead) : 0;
     aside->factor = V(factor_of)(&emission->factor);
+    aside->offset = V(set1)((REAL)emission->offset);
     aside->stream = emission->stream;
 
     enum {
@@ -232,50 +304,90 @@ XENT_INLINE void V(end_emission)(const struct xent_emission *emission, size_t n,
     V(emit_span)(emission, done, n - done, emission->stream);
 }
 
-static struct xent_sum V(reduce)(const void *logits, size_t n, size_t skip, double max,
-                                 struct xent_aside *aside) {
-    const REAL *const x = logits;
+XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_t n, size_t skip,
+                                         double max, struct xent_aside *aside,
+                                         enum treatment treatment, enum keeping keep) {
+    static const REAL zeros[XENT_BLOCK];
+    const struct V(span) span = {logits->u, logits->low ? logits->low : zeros};
     struct xent_sum result;
-    const struct V(reference) ref = V(refer_to)((REAL)max, &result);
+    const double scale = treatment == SCALED ? logits->scale : 1;
+    const struct V(reference) ref = V(refer_to)((REAL)max, scale, &result);
     struct V(aside) own = {
         .exps = aside->exps,
-        .ahead = aside->ahead ? aside->ahead : x, /* at hand: looking is cheaper than asking */
+        .ahead = aside->ahead ? aside->ahead : span.u, /* at hand: looking is cheaper than asking */
         .ahead_max = V(set1)(-(REAL)INFINITY),
         .pending_size = 0,
     };
-    /* Each call is inlined with its constants, so that the loops do not test them. */
-    const bool shifted = result.shift != 0;
-    if (own.exps) {
-        const bool emits = aside->emission.exps != NULL;
-        if (emits) {
-            V(begin_emission)(&aside->emission, x, n, &own);
-        }
-        if (shifted) {
-            V(sum_block)(x, n, skip, &ref, true, true, &own, &result);
-        } else {
-            V(sum_block)(x, n, skip, &ref, false, true, &own, &result);
-        }
-        if (emits) {
-            V(end_emission)(&aside->emission, n, &own);
-        }
-    } else if (shifted) {
-        V(sum_block)(x, n, skip, &ref, true, false, &own, &result);
-    } else {
-        V(sum_block)(x, n, skip, &ref, false, false, &own, &result);
+    const bool emits = keep != KEEP_NOTHING && aside->emission.exps;
+    if (emits) {
+        V(begin_emission)(&aside->emission, span.u, n, keep, &own);
+    }
+    V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, &result);
+    if (emits) {
+        V(end_emission)(&aside->emission, n, &own);
     }
     aside->ahead_max = (double)V(horizontal_max)(own.ahead_max);
     return result;
 }
 
-static void V(emit_shifted)(const void *logits, size_t n, double high, double low, void *values) {
-    const REAL *const x = logits;
+/* A function for each, so that the loops test nothing and have the registers to themselves. */
+#define DEFINE_REDUCE(name, treatment, keep)                                                       \
+    static __attribute__((noinline)) struct xent_sum V(reduce_##name)(                             \
+        const struct xent_logits *logits, size_t n, size_t skip, double max,                       \
+        struct xent_aside *aside) {                                                                \
+        return V(reduce_as)(logits, n, skip, max, aside, treatment, keep);                         \
+    }
+DEFINE_REDUCE(as_is, AS_IS, KEEP_NOTHING)
+DEFINE_REDUCE(as_is_kept, AS_IS, KEEP_TERMS)
+DEFINE_REDUCE(as_is_with_offset, AS_IS, KEEP_WITH_OFFSET)
+DEFINE_REDUCE(shifted, SHIFTED, KEEP_NOTHING)
+DEFINE_REDUCE(shifted_kept, SHIFTED, KEEP_TERMS)
+DEFINE_REDUCE(scaled, SCALED, KEEP_NOTHING)
+DEFINE_REDUCE(scaled_kept, SCALED, KEEP_TERMS)
+#undef DEFINE_REDUCE
+
+static struct xent_sum V(reduce)(const struct xent_logits *logits, size_t n, size_t skip,
+                                 double max, struct xent_aside *aside) {
+    const bool keep = aside->exps != NULL;
+    if (logits->scale != 1 || logits->low) {
+        return keep ? V(reduce_scaled_kept)(logits, n, skip, max, aside)
+                    : V(reduce_scaled)(logits, n, skip, max, aside);
+    }
+    if (V(is_shifted)(max)) {
+        return keep ? V(reduce_shifted_kept)(logits, n, skip, max, aside)
+                    : V(reduce_shifted)(logits, n, skip, max, aside);
+    }
+    if (keep && aside->emission.exps && aside->emission.offset != 0) {
+        return V(reduce_as_is_with_offset)(logits, n, skip, max, aside);
+    }
+    return keep ? V(reduce_as_is_kept)(logits, n, skip, max, aside)
+                : V(reduce_as_is)(logits, n, skip, max, aside);
+}
+
+/* scale * d - low, which is d - low, rounded once, where scale is 1. */
+struct V(line) {
+    V(vec) high, scale, scale_low, low;
+};
+
+XENT_INLINE V(vec) V(on_line)(V(vec) u, const struct V(line) * line) {
+    const V(vec) d = V(sub)(u, line->high);
+    const V(vec) finite = V(max)(V(set1)(-0x1p60), d); /* infinity times zero is no number */
+    return V(fma)(d, line->scale, V(fms)(finite, line->scale_low, line->low));
+}
+
+static void V(emit_shifted)(const struct xent_logits *logits, size_t n, double high, double low,
+                            void *values) {
+    const REAL *const u = logits->u;
     REAL *const out = values;
-    const V(vec) a = V(set1)((REAL)high), b = V(set1)((REAL)low);
+    const REAL scale = (REAL)logits->scale;
+    const struct V(line) line = {V(set1)((REAL)high), V(set1)(scale),
+                                 V(set1)((REAL)(logits->scale - (double)scale)),
+                                 V(set1)((REAL)low)};
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(store)(out + i, V(sub)(V(sub)(V(load)(x + i), a), b));
+        V(store)(out + i, V(on_line)(V(load)(u + i), &line));
     }
     if (i < n) {
-        V(store_first)(out + i, n - i, V(sub)(V(sub)(V(load_first)(x + i, n - i), a), b));
+        V(store_first)(out + i, n - i, V(on_line)(V(load_first)(u + i, n - i), &line));
     }
 }

@@ -12,15 +12,26 @@ struct V(exp) {
     V(vec) scale, r, t;
 };
 
-XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref, bool shifted) {
-    if (shifted) {
+XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref,
+                                       enum treatment treatment) {
+    if (treatment != AS_IS) {
         x = V(sub)(x, ref->shift);
     }
     x = V(max)(ref->lowest, x); /* keeps a NaN */
+    V(vec) lost = V(set1)(0);
+    if (treatment == SCALED) {
+        const V(vec) u = x;
+        x = V(mul)(u, ref->scale);
+        lost = V(product_error)(u, ref->scale, x);
+        lost = V(fma)(u, ref->scale_low, V(fma)(low, ref->scale, lost));
+    }
     /* The low bits of y are the exponent field of the result, zero at x = lowest. */
     const V(vec) leant = V(LEAN) == 0 ? x : V(sub)(x, V(set1)(V(LEAN)));
     const V(vec) y = V(fma)(leant, V(set1)(V(LOG2_E)), ref->round);
-    const struct V(reduced) reduced = V(reduce_by)(x, V(sub)(y, ref->round));
+    struct V(reduced) reduced = V(reduce_by)(x, V(sub)(y, ref->round));
+    if (treatment == SCALED) {
+        reduced.correction = V(sub)(reduced.correction, lost);
+    }
     return (struct V(exp)){V(to_exponent)(y), reduced.r, V(exp_tail)(&reduced)};
 }
 
@@ -35,22 +46,21 @@ struct V(sum) {
     V(vec) high, low;
 };
 
+/* The exponential, rounded. */
+XENT_INLINE V(vec) V(term)(struct V(exp) e) {
+    return V(fma)(V(add)(e.r, e.t), e.scale, e.scale);
+}
+
 /* Adds an exponential to the sum and returns it, rounded. The sum starts larger than any term, so
  * that what a term adds to `high` is known exactly (Dekker 1971); the rest goes to `low`. */
 XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
-    const V(vec) term = V(fma)(V(add)(e.r, e.t), e.scale, e.scale);
+    const V(vec) term = V(term)(e);
     const V(vec) high = V(add)(sum->high, term);
     const V(vec) added = V(sub)(high, sum->high);
     const V(vec) rest = V(fma)(e.r, e.scale, V(sub)(e.scale, added)); /* exact */
     sum->low = V(add)(sum->low, V(fma)(e.t, e.scale, rest));
     sum->high = high;
     return term;
-}
-
-/* Adds exp(x) to the sum and returns it, rounded. */
-XENT_INLINE V(vec)
-    V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref, bool shifted) {
-    return V(add_exp)(sum, V(exp_parts)(x, ref, shifted));
 }
 
 /* Adds the lanes of a sum that started at `start`, in a fixed order, without the headroom. The

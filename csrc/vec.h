@@ -1,3 +1,4 @@
+/* clang-format off */
 /* What the vector headers share. A vector header defines, for the prefixes f32 and f64, a 64-byte
  * vector `vec` and these operations on it; rows.inc.h is written in them alone.
  *
@@ -7,14 +8,16 @@
  *   fma(x, y, z)     x * y + z, rounded once where the instruction set can
  *   fms(x, y, z)     x * y - z, likewise
  *   fnma(x, y, z)    z - x * y, likewise
- *   times_sum(x, a, b)  x * (a + b), rounded once but negligibly, where b is what a lacks by
- * rounding transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE, written row
- * after row (they may overlap), all read before; strides in bytes product_error(x, y, p)  x * y - p
- * exactly, where p is the rounded product less(a, b, x, y) x in the lanes where a < b, else y
+ *   times_sum(x, a, b)  x * (a + b), rounded once but negligibly, where b is what a lacks by rounding
+ *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
+ *   less(a, b, x, y) x in the lanes where a < b, else y
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
  *   exponent(x)      the e of 2^e <= |x| < 2^(e + 1), as a number; of normal x
  *   mantissa(x)      x / 2^exponent(x)
+ *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE, written row after row
+ *                    (they may overlap), all read before; strides in bytes
  */
+/* clang-format on */
 #ifndef XENT_VEC_H
 #define XENT_VEC_H
 

@@ -3,6 +3,7 @@
 
 #include "dispatch.h"
 #include "job.h"
+#include "options.h"
 #include "regimes.h"
 
 #include <stdlib.h>
@@ -21,8 +22,10 @@ static enum xent_status check_targets(const struct xent_job *job, size_t *bad_ro
         for (size_t i = 0; i < n; i++) {
             largest = class[i] > largest ? class[i] : largest;
         }
-        for (size_t i = 0; largest >= classes; i++) {
-            if (class[i] >= classes) {
+        for (size_t i = 0; largest >= classes && i < n; i++) {
+            const bool ignored =
+                job->options && job->options->ignores && class[i] == (size_t)job->options->ignored;
+            if (class[i] >= classes && !ignored) {
                 *bad_row = row + i;
                 return XENT_TARGET_OUT_OF_RANGE;
             }
@@ -32,23 +35,67 @@ static enum xent_status check_targets(const struct xent_job *job, size_t *bad_ro
     return XENT_OK;
 }
 
+/* And every class that a label lists. */
+static enum xent_status check_listed(const struct xent_job *job, struct xent_problem *problem) {
+    struct xent_cursor at = xent_at_row(job, 0);
+    for (size_t row = 0; row < job->rows; row++) {
+        for (size_t i = 0; i < job->options->labels.listed; i++) {
+            size_t class;
+            xent_read_indices(job, &at.place, i, 1, &class);
+            if (class >= job->problem->classes) {
+                problem->bad_row = row;
+                problem->bad_label = i;
+                return XENT_TARGET_OUT_OF_RANGE;
+            }
+        }
+        xent_advance(&at, job, 1);
+    }
+    return XENT_OK;
+}
+
+static bool good_options(const struct xent_options *options) {
+    const struct xent_labels *labels = &options->labels;
+    return options->scale > 0 && options->softcap >= 0 && options->label_smoothing >= 0 &&
+           options->label_smoothing <= 1 && options->z_loss >= 0 && options->denominator >= 0 &&
+           (!labels->indices.data || labels->probabilities.data) &&
+           (!labels->spread_tail || labels->indices.data);
+}
+
 static enum xent_status check(const struct xent_problem *problem) {
+    const struct xent_options *options = problem->options;
     const bool values = problem->output != XENT_NO_VALUES;
     const bool needs_target = problem->output == XENT_GRADIENT || problem->loss;
+    const bool labels = options && options->labels.probabilities.data;
     const bool good =
         problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 && problem->threads >= 0 &&
         problem->logits.data && values == (problem->values.data != NULL) &&
-        (!needs_target || problem->target.data) && (!problem->loss_sum || problem->loss);
+        (!needs_target || problem->target.data || labels) && !(labels && problem->target.data) &&
+        (!problem->loss_sum || problem->loss) && (!options || good_options(options));
     return good ? XENT_OK : XENT_BAD_PROBLEM;
+}
+
+/* The class weights as the kernels want them. */
+static void convert_weights(struct xent_job *job, char *to) {
+    const struct xent_strided from = {(char *)(uintptr_t)job->options->class_weight,
+                                      sizeof(double), XENT_F64, false};
+    job->kernels->read(&from, job->problem->classes, to);
+    job->class_weight = to;
 }
 
 /* Everything is allocated here, before anything is written. */
 static enum xent_status run(struct xent_job *job) {
     const bool by_lanes = job->plan.regime == XENT_BY_LANES;
+    const bool weights = job->options && job->options->class_weight;
+    const size_t shared = weights ? xent_whole_lines(job->problem->classes * job->itemsize) : 0;
     job->workspace_size = by_lanes ? xent_lanes_workspace(job) : xent_rows_workspace(job);
-    job->memory = aligned_alloc(XENT_CACHE_LINE, job->workspace_size * (size_t)job->plan.threads);
-    if (!job->memory) {
+    char *const memory = aligned_alloc(
+        XENT_CACHE_LINE, job->workspace_size * (size_t)job->plan.threads + shared);
+    if (!memory) {
         return XENT_NO_MEMORY;
+    }
+    job->memory = memory + shared;
+    if (weights) {
+        convert_weights(job, memory);
     }
     switch (job->plan.regime) {
     case XENT_BY_LANES:
@@ -61,8 +108,23 @@ static enum xent_status run(struct xent_job *job) {
         xent_run_columns(job);
         break;
     }
-    free(job->memory);
+    free(memory);
     return XENT_OK;
+}
+
+/* Checks labels, and what a mean is divided by follows from them. */
+static enum xent_status weigh(struct xent_job *job, struct xent_problem *problem) {
+    enum xent_status status = XENT_OK;
+    if (xent_has(job, TARGET)) {
+        status = check_targets(job, &problem->bad_row);
+    } else if (xent_has(job, INDICES)) {
+        status = check_listed(job, problem);
+    }
+    if (status == XENT_OK && job->options && job->options->mean) {
+        const double given = job->options->denominator;
+        job->denominator = given > 0 ? given : xent_denominator(job);
+    }
+    return status;
 }
 
 enum xent_status xent_run(struct xent_problem *problem) {
@@ -78,16 +140,16 @@ enum xent_status xent_run(struct xent_problem *problem) {
     job.kernels = job.single ? &kernels->f32 : &kernels->f64;
     job.finish = &kernels->finish;
     if (job.rows > 0) {
-        if (xent_has(&job, TARGET)) {
-            status = check_targets(&job, &problem->bad_row);
-        }
+        status = weigh(&job, problem);
         if (status == XENT_OK) {
             job.plan = xent_plan(problem, job.rows);
             status = run(&job);
         }
+    } else if (job.options && job.options->mean) {
+        job.denominator = job.options->denominator;
     }
     if (status == XENT_OK && problem->loss_sum) {
-        *problem->loss_sum = kernels->finish.total(problem->loss, job.rows);
+        *problem->loss_sum = kernels->finish.total(problem->loss, job.rows) / job.denominator;
     }
     return status;
 }

@@ -16,14 +16,14 @@ enum { XENT_MAX_ROW_DIMS = 63 };
 
 enum xent_status {
     XENT_OK = 0,
-    XENT_TARGET_OUT_OF_RANGE, /* problem.bad_row says in which row */
+    XENT_TARGET_OUT_OF_RANGE, /* problem.bad_row says in which row, and bad_label which of it */
     XENT_NO_MEMORY,
     XENT_UNKNOWN_ISA,     /* XENT_ISA names no instruction set xent has */
     XENT_UNSUPPORTED_ISA, /* ... or one this machine or build cannot run */
     XENT_BAD_PROBLEM      /* a field is out of its documented range */
 };
 
-enum xent_dtype { XENT_F32, XENT_F64 };
+enum xent_dtype { XENT_F32, XENT_F64, XENT_F16, XENT_BF16 };
 
 /* The width and sign of integer targets. */
 enum xent_int { XENT_I8, XENT_I16, XENT_I32, XENT_I64, XENT_U8, XENT_U16, XENT_U32, XENT_U64 };
@@ -31,7 +31,7 @@ enum xent_int { XENT_I8, XENT_I16, XENT_I32, XENT_I64, XENT_U8, XENT_U16, XENT_U
 /* What is written to `values`, an array with a class axis like the logits'. */
 enum xent_values {
     XENT_NO_VALUES,
-    XENT_GRADIENT,   /* (q_j - [j = target]) * upstream */
+    XENT_GRADIENT,   /* (q_j - [j = target]) * upstream, or what it is with options */
     XENT_SOFTMAX,    /* q_j */
     XENT_LOG_SOFTMAX /* x_j - lse */
 };
@@ -42,8 +42,56 @@ struct xent_array {
     const ptrdiff_t *row_strides;
 };
 
+/* A distribution over the classes of every row, in place of one class. */
+struct xent_labels {
+    struct xent_array probabilities;
+    ptrdiff_t probabilities_stride; /* from one class to the next */
+    enum xent_dtype dtype;
+    bool swapped; /* the bytes are in the other order */
+    /* If present, the probabilities are of `listed` classes only, whose indices these are. */
+    struct xent_array indices;
+    ptrdiff_t indices_stride;
+    enum xent_int index_type;
+    size_t listed;
+    bool spread_tail; /* what the listed classes lack of one goes to the others, evenly */
+};
+
+/* What may be asked beyond the plain loss. With z the transformed logits, t the distribution of the
+ * labels, w the weights of the classes and v that of the row, all of a row:
+ *
+ *     z_j = scale * x_j, or softcap * tanh(scale * x_j / softcap); -inf where a class is masked
+ *     t_j = (1 - label_smoothing) * t_j + label_smoothing / K', K' classes not being masked
+ *     lse = ln sum_j exp(z_j), q_j = exp(z_j - lse)
+ *     loss = v * (sum_j w_j t_j (lse - z_j) + z_loss * lse^2)
+ *
+ * Rows do not count that have the label `ignored` or the weight zero: their loss and gradient are
+ * zero and their logits are not read. */
+struct xent_options {
+    double scale;   /* > 0 */
+    double softcap; /* >= 0; 0: none */
+    struct xent_array mask; /* bytes: zero where a class is masked */
+    ptrdiff_t mask_stride;
+
+    struct xent_labels labels; /* where there is no `target` */
+    double label_smoothing;    /* from 0 to 1 */
+    double z_loss;             /* >= 0 */
+
+    const double *class_weight;   /* `classes` numbers >= 0, or NULL: all 1 */
+    struct xent_array row_weight; /* double, >= 0; absent: all 1 */
+    bool ignores;
+    int64_t ignored; /* as the bits of a label of 64 bits, if it `ignores` */
+
+    /* The upstream gradient and `loss_sum` are divided by the denominator: by the one given, or if
+     * that is 0 by the sum of v * w_target over the rows that count, or of v if labels are
+     * distributions. */
+    bool mean;
+    double denominator;
+};
+
 struct xent_problem {
-    enum xent_dtype dtype; /* of logits and values */
+    enum xent_dtype dtype; /* of the logits */
+    bool swapped;          /* the bytes of the logits are in the other order */
+    bool wide_values;      /* the values of logits of 16 bits are float; else of the logits' dtype */
     enum xent_values output;
     size_t row_dims; /* <= XENT_MAX_ROW_DIMS; the rows are all the cells of row_shape, C order */
     const size_t *row_shape;
@@ -65,9 +113,11 @@ struct xent_problem {
     double *loss_sum; /* one double, the sum in a fixed order, or NULL; needs `loss` */
     double *lse;      /* rows doubles, C order, or NULL */
 
+    const struct xent_options *options; /* NULL: none */
+
     int threads; /* the largest team, within OMP_THREAD_LIMIT; 0: see xent_available_threads */
 
-    size_t bad_row; /* out: the row a status speaks of */
+    size_t bad_row, bad_label; /* out: what a status speaks of */
 };
 
 enum xent_status xent_run(struct xent_problem *problem);

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 
 import numpy as np
 import pytest
 
 import xent
-from xent import _api, _config, reference
+from xent import _api, _arrays, _config, _core, reference
 
 INTEGERS = [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
 
@@ -177,3 +178,293 @@ def test_the_common_call_sees_shared_memory(rng):
     expected = xent.cross_entropy_grad(x, target)
     xent.cross_entropy_and_grad(x, labels, grad_out=grad)
     np.testing.assert_array_equal(grad, expected)
+
+
+LOSSES = (xent.cross_entropy, xent.cross_entropy_and_grad, xent.cross_entropy_grad)
+
+
+@pytest.fixture(params=["float16", "bfloat16"])
+def half(request):
+    return np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if request.param == "bfloat16" else np.float16)
+
+
+@pytest.fixture
+def options(rng):
+    """Return every option that an array of labels, shape (2, 3, 4), and logits of 5 classes can have."""
+    return {
+        "weight": rng.uniform(size=10)[::2],
+        "sample_weight": rng.uniform(size=(2, 3, 4)),
+        "ignore_index": 3,
+        "class_mask": rng.uniform(size=(2, 3, 4, 5)) < 0.9,
+        "label_smoothing": 0.1,
+        "z_loss": 1e-2,
+        "scale": 0.7,
+        "softcap": 3.0,
+    }
+
+
+def sparse_target(rng, shape, k=3):
+    indices = rng.integers(5, size=(*shape, k))
+    return indices, rng.dirichlet(np.ones(k), size=shape)
+
+
+def dense(target):
+    result = np.zeros((*target[0].shape[:-1], 5))
+    for j in range(target[0].shape[-1]):  # repeated indices add up
+        index = target[0][..., j : j + 1]
+        np.put_along_axis(result, index, np.take_along_axis(result, index, -1) + target[1][..., j : j + 1], -1)
+    return result
+
+
+def test_the_functions_have_the_same_options():
+    own = {"out", "lse", "grad_output", "loss_out", "grad_out"}
+    first, *others = ([p for p in inspect.signature(f).parameters.values() if p.name not in own] for f in LOSSES)
+    assert len(first) == 16
+    for other in others:
+        assert other == first
+
+
+def test_the_common_call_is_short(rng, monkeypatch):
+    x, target = rng.normal(size=(4, 5)), rng.integers(5, size=4)
+    loss, grad = xent.cross_entropy_and_grad(x, target, label_smoothing=-0.0)  # not the default itself
+    monkeypatch.setattr(_core, "run", None)
+    assert xent.cross_entropy(x, target) == loss
+    np.testing.assert_array_equal(xent.cross_entropy_and_grad(x, target)[1], grad)
+    for name, value in {"label_smoothing": 0.1, "scale": 2.0, "weight": np.ones(5), "tail": "zero"}.items():
+        with pytest.raises((TypeError, ValueError)):
+            xent.cross_entropy(x, target, **{name: value})
+
+
+def test_half_precision(half, rng):
+    x, target = rng.normal(size=(6, 5)).astype(half), rng.integers(5, size=6)
+    single = x.astype(np.float32)
+    for reduction, shape in (("mean", ()), ("sum", ()), ("none", (6,))):
+        loss, grad = xent.cross_entropy_and_grad(x, target, reduction=reduction)
+        assert (loss.dtype, loss.shape) == (np.float32, shape)
+        assert (grad.dtype, grad.shape) == (half, x.shape)
+        assert xent.cross_entropy(x, target, reduction=reduction).dtype == np.float32
+        assert xent.cross_entropy_grad(x, target, reduction=reduction).dtype == half
+        np.testing.assert_allclose(loss, xent.cross_entropy(single, target, reduction=reduction), rtol=1e-6)
+        wider = np.empty(x.shape, np.float32)
+        assert xent.cross_entropy_grad(x, target, reduction=reduction, grad_out=wider) is wider
+        np.testing.assert_allclose(wider, xent.cross_entropy_grad(single, target, reduction=reduction), rtol=1e-5)
+        np.testing.assert_array_equal(grad, wider.astype(half))
+    assert xent.logsumexp(x).dtype == np.float32
+    np.testing.assert_allclose(xent.logsumexp(x), xent.logsumexp(single), rtol=1e-6)
+    for function in (xent.softmax, xent.log_softmax):
+        wider = np.empty(x.shape, np.float32)
+        assert function(x, out=wider) is wider
+        np.testing.assert_allclose(wider, function(single), rtol=1e-5)
+        result = function(x)
+        assert result.dtype == half
+        np.testing.assert_array_equal(result, wider.astype(half))
+        in_place = x.copy()
+        assert function(in_place, out=in_place) is in_place
+        np.testing.assert_array_equal(in_place, result)
+
+
+def test_a_wider_gradient_over_the_logits(half, rng):
+    """In the very place of its logit, and yet not in place: it has twice the bytes."""
+    wider = np.zeros((6, 5), np.float32)
+    x = wider.view(half)[:, ::2]
+    x[...] = rng.normal(size=x.shape).astype(half)
+    expected = xent.cross_entropy_grad(x.copy(), np.zeros(6, int), grad_out=np.empty((6, 5), np.float32))
+    xent.cross_entropy_grad(x, np.zeros(6, int), grad_out=wider)
+    np.testing.assert_array_equal(wider, expected)
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+def test_swapped_bytes(rng, name):
+    x, target = rng.normal(size=(6, 5)).astype(name), rng.dirichlet(np.ones(5), size=6).astype(name)
+    swapped = x.astype(x.dtype.newbyteorder())
+    loss, grad = xent.cross_entropy_and_grad(x, target, reduction="none")
+    for t in (target, target.astype(x.dtype.newbyteorder())):
+        result = xent.cross_entropy_and_grad(swapped, t, reduction="none")
+        assert [a.dtype for a in result] == [loss.dtype, grad.dtype]
+        np.testing.assert_array_equal(result[0], loss)
+        np.testing.assert_array_equal(result[1], grad)
+    over = swapped.view(name)
+    np.testing.assert_array_equal(xent.cross_entropy_grad(swapped, target, reduction="none", grad_out=over), grad)
+
+
+@pytest.mark.parametrize("kind", ["labels", "probabilities", "sparse"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_axes_of_options(dtype, rng, options, kind, reduction):
+    x = rng.normal(size=(2, 3, 4, 5)).astype(dtype)
+    target = rng.integers(5, size=(2, 3, 4))
+    if kind != "labels":
+        target = sparse_target(rng, (2, 3, 4))
+        del options["ignore_index"]
+    if kind == "probabilities":
+        target = dense(target)
+    if kind == "sparse":
+        options["tail"] = "uniform"
+    loss, grad = xent.cross_entropy_and_grad(x, target, reduction=reduction, **options)
+    for axis in range(-4, 4):
+        moved = dict(options, class_mask=np.moveaxis(options["class_mask"], -1, axis))
+        t = target
+        if kind == "probabilities":
+            t = np.moveaxis(t, -1, axis)
+        elif kind == "sparse":
+            t = tuple(np.moveaxis(part, -1, axis) for part in t)
+        a, b = xent.cross_entropy_and_grad(np.moveaxis(x, -1, axis), t, axis=axis, reduction=reduction, **moved)
+        assert (a.dtype, b.dtype) == (dtype, dtype)
+        np.testing.assert_allclose(a, loss, rtol=1e-6)
+        np.testing.assert_allclose(np.moveaxis(b, axis, -1), grad, rtol=1e-5, atol=1e-7)
+
+
+def test_shapes_of_class_masks(rng):
+    x, target = rng.normal(size=(3, 4, 5)), rng.integers(4, size=(3, 5))
+    classes = np.array([True, True, False, True])
+    rows = rng.uniform(size=(3, 1, 5)) < 0.5
+    target[target == 2] = 0
+    for mask, same in (
+        (classes, classes[:, None]),
+        (classes[:, None] & rows, np.ascontiguousarray(classes[:, None] & rows)),
+        (True, np.ones_like(x, bool)),
+        ([True], np.ones_like(x, bool)),
+        (rows, np.broadcast_to(rows, x.shape).copy()),
+    ):
+        actual, expected = (
+            xent.cross_entropy_and_grad(x, target, axis=1, reduction="none", class_mask=m) for m in (mask, same)
+        )
+        np.testing.assert_array_equal(actual[0], expected[0])
+        np.testing.assert_array_equal(actual[1], expected[1])
+    square = rng.normal(size=(4, 4))
+    grad = xent.cross_entropy_grad(square, [0, 1, 3, 0], axis=0, class_mask=classes)
+    np.testing.assert_array_equal((grad != 0).all(axis=1), classes)
+
+
+@pytest.mark.parametrize("kind", ["labels", "probabilities", "sparse"])
+def test_inputs_that_share_memory_with_the_gradient(rng, options, kind):
+    x = rng.normal(size=(2, 3, 4, 5))
+    inputs = {"target": rng.integers(5, size=(2, 3, 4))}
+    if kind != "labels":
+        del options["ignore_index"]
+        inputs = dict(zip(("indices", "probabilities"), sparse_target(rng, (2, 3, 4)), strict=True))
+    if kind == "probabilities":
+        inputs = {"target": dense(tuple(inputs.values()))}
+    arrays = {name: value for name, value in options.items() if isinstance(value, np.ndarray)}
+    inputs |= {**arrays, "lse": rng.normal(size=(2, 3, 4)), "grad_output": rng.normal(size=(2, 3, 4))}
+    numbers = {name: value for name, value in options.items() if name not in inputs}
+
+    def grad(given, out=None):
+        given = dict(given)
+        target = given.pop("target", None)
+        if target is None:
+            target = given.pop("indices"), given.pop("probabilities")
+        return xent.cross_entropy_grad(x, target, reduction="none", grad_out=out, **given, **numbers)
+
+    expected = grad(inputs)
+    for name, array in inputs.items():
+        memory = np.zeros(x.nbytes + 8, np.uint8)
+        shared = memory[8 : 8 + array.nbytes].view(array.dtype).reshape(array.shape)
+        shared[...] = array
+        out = memory[: x.nbytes].view(x.dtype).reshape(x.shape)
+        np.testing.assert_array_equal(grad({**inputs, name: shared}, out), expected, err_msg=name)
+
+
+def test_a_broadcast_mask_that_shares_memory_is_copied_small(rng):
+    x = rng.normal(size=(50, 5))
+    out = np.zeros_like(x)
+    mask = out.reshape(-1).view(bool)[3:8]
+    mask[...] = [True, True, False, True, True]
+    assert _arrays.apart_from(out, np.broadcast_to(mask, x.shape)).strides == (0, 1)
+    expected = xent.cross_entropy_grad(x, np.zeros(50, int), class_mask=mask.copy())
+    np.testing.assert_array_equal(
+        xent.cross_entropy_grad(x, np.zeros(50, int), class_mask=mask, grad_out=out), expected
+    )
+
+
+@pytest.mark.parametrize("integer", INTEGERS)
+def test_sparse_targets_of_every_dtype(half, rng, integer):
+    x = rng.normal(size=(6, 5))
+    indices, probabilities = sparse_target(rng, (6,))
+    for dtype in (half, np.float32, np.float64):
+        rounded = probabilities.astype(dtype)
+        expected = xent.cross_entropy(x, (indices, rounded.astype(np.float64)), reduction="none")
+        for i in (indices.astype(integer), indices.astype(np.dtype(integer).newbyteorder())):
+            np.testing.assert_array_equal(xent.cross_entropy(x, (i, rounded), reduction="none"), expected)
+
+
+def test_forms_of_targets(rng):
+    x = rng.normal(size=(6, 5))
+    labels = rng.integers(5, size=6)
+    expected = xent.cross_entropy_grad(x, labels)
+    one_hot = np.eye(5)[labels]
+    for target in (
+        one_hot,
+        one_hot.tolist(),
+        (labels[:, None], np.ones((6, 1))),
+        (labels[:, None].tolist(), [[1.0]] * 6),
+    ):
+        np.testing.assert_allclose(xent.cross_entropy_grad(x, target), expected, rtol=1e-14)
+    target = sparse_target(rng, (6,))
+    np.testing.assert_allclose(xent.cross_entropy(x, target), xent.cross_entropy(x, dense(target)), rtol=1e-14)
+    np.testing.assert_array_equal(xent.cross_entropy(x[0], ([1, 2], [0.5, 0.5])).shape, ())
+    # a tuple of two numbers is the labels of two rows
+    assert xent.cross_entropy(x[:2], (3, 1)) == xent.cross_entropy(x[:2], [3, 1])
+
+
+def test_an_ignored_label_that_no_label_can_be(rng):
+    x, target = rng.normal(size=(6, 5)), np.array([0, 1, 2, 3, 4, 0], np.uint8)
+    for ignored in (-100, 256, 2**64, np.int64(-256)):
+        assert xent.cross_entropy(x, target, ignore_index=ignored) == xent.cross_entropy(x, target)
+    loss = xent.cross_entropy(x, target, ignore_index=0, reduction="none")
+    np.testing.assert_array_equal(loss == 0, target == 0)
+    target[target == 0] = 255
+    np.testing.assert_array_equal(xent.cross_entropy(x, target, ignore_index=255, reduction="none"), loss)
+    with pytest.raises(IndexError, match="= 255 is out of range"):
+        xent.cross_entropy(x, target, ignore_index=-1)
+
+
+def test_what_mean_divides_by(rng):
+    x, target = rng.normal(size=(6, 5)), np.array([0, 1, 2, 3, 4, 0])
+    weight, sample_weight = rng.uniform(size=5), rng.uniform(size=6)
+    options = {"weight": weight, "sample_weight": sample_weight}
+    labels = {**options, "ignore_index": 1}
+    rows = xent.cross_entropy(x, target, reduction="none", **labels)
+    total = xent.cross_entropy(x, target, reduction="sum", **labels)
+    assert total == pytest.approx(rows.sum(), rel=1e-14)
+    counted = (sample_weight * weight[target])[target != 1].sum()
+    assert xent.cross_entropy(x, target, **labels) == pytest.approx(total / counted, rel=1e-14)
+    soft = np.eye(5)[target]
+    total = xent.cross_entropy(x, soft, reduction="sum", **options)
+    assert xent.cross_entropy(x, soft, **options) == pytest.approx(total / sample_weight.sum(), rel=1e-14)
+    for t in (target, soft):
+        loss, grad = xent.cross_entropy_and_grad(x, t, reduction="sum", **options)
+        mean, mean_grad = xent.cross_entropy_and_grad(x, t, denominator=7, **options)
+        assert mean == pytest.approx(loss / 7, rel=1e-14)
+        np.testing.assert_allclose(mean_grad, grad / 7, rtol=1e-14)
+
+
+def test_no_row_counts(rng):
+    x, target = np.full((6, 5), np.nan), rng.integers(5, size=6)
+    for options in ({"sample_weight": np.zeros(6)}, {"ignore_index": -1}):
+        labels = np.full(6, -1) if "ignore_index" in options else target
+        loss, grad = xent.cross_entropy_and_grad(x, labels, **options)
+        assert np.isnan(loss)
+        np.testing.assert_array_equal(grad, 0)
+        assert xent.cross_entropy(x, labels, reduction="sum", **options) == 0
+        np.testing.assert_array_equal(xent.cross_entropy(x, labels, reduction="none", **options), 0)
+
+
+def test_numbers_of_any_real_type(half, rng):
+    x, target = rng.normal(size=(6, 5)), rng.integers(5, size=6)
+    expected = xent.cross_entropy(x, target, scale=2.0, z_loss=1.0, softcap=4.0, label_smoothing=1.0, denominator=2.0)
+    for number in (int, np.float32, np.uint8, np.array, half.type):
+        options = {"scale": number(2), "z_loss": number(1), "softcap": number(4), "label_smoothing": number(1)}
+        assert xent.cross_entropy(x, target, denominator=number(2), **options) == expected
+    weights = rng.integers(1, 4, size=6)
+    expected = xent.cross_entropy(x, target, sample_weight=weights)
+    for dtype in (half, np.float32, ">f8", "u1"):
+        assert xent.cross_entropy(x, target, sample_weight=weights.astype(dtype)) == expected
+
+
+def test_scale(dtype, rng):
+    x, target = rng.normal(size=(6, 5)).astype(dtype), rng.integers(5, size=6)
+    for function in (xent.softmax, xent.log_softmax, xent.logsumexp):
+        np.testing.assert_allclose(function(x, scale=0.5), function(x / 2), rtol=1e-6)
+    assert xent.cross_entropy(x, target, scale=0.5) == pytest.approx(xent.cross_entropy(x / 2, target), rel=1e-6)
+    grad = xent.cross_entropy_grad(x, target, scale=0.5)
+    np.testing.assert_allclose(grad, xent.cross_entropy_grad(x / 2, target) / 2, rtol=1e-5, atol=1e-8)

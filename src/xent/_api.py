@@ -1,6 +1,6 @@
 """What the user may ask: checks the arguments, makes one problem of them, and hands back what they asked for.
 
-No arithmetic on logits is done here: the formulas are in ``csrc/finish.c``, the loops in ``csrc/rows.inc.h``.
+No arithmetic on logits is done here: the formulas are in ``csrc/finish.inc.h``, the loops in ``csrc/rows.inc.h``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from xent import _arrays, _core
 
 REDUCTIONS = ("mean", "sum", "none")
+TAILS = ("zero", "uniform")
 
 Loss = Any  # a float32 or float64 scalar, or an array of them
+Sparse = tuple[ArrayLike, ArrayLike]
+
+# The defaults of the functions below, the very objects (CPython keeps equal constants of a module once), so that `is`
+# tells in the least time that no option is in use. An equal number only takes the longer way.
+_ZERO = 0.0
+_ONE = 1.0
 
 
 def _threads(n_threads: int | None) -> int:
@@ -22,88 +29,231 @@ def _threads(n_threads: int | None) -> int:
     return 0 if n_threads is None else _arrays.threads("n_threads", n_threads)
 
 
-class _Rows:
-    """Logits and targets, checked."""
+def _dtypes(logits: NDArray[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return the dtype of what has the shape of the logits, and that of what there is once for a row."""
+    dtype = logits.dtype.newbyteorder("=")
+    return dtype, np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
-    def __init__(self, logits: ArrayLike, target: ArrayLike, axis: int) -> None:
-        self.logits = _arrays.floats("logits", logits)
+
+def _values(
+    name: str, out: NDArray[Any] | None, logits: NDArray[Any], axis: int, inputs: dict[str, NDArray[Any]]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the array for results in the shape of the logits, and a view with the classes last.
+
+    Of the `inputs` those are copied that would change while it is written. The logits in its very place
+    would not: a row is read before it is written.
+    """
+    dtypes = _dtypes(logits)
+    if out is None:
+        out = np.empty_like(logits, dtypes[0], subok=False)
+        return out, _arrays.classes_last(name, out, axis)
+    values = _arrays.classes_last(name, _arrays.output(name, out, logits.shape, *dict.fromkeys(dtypes)), axis)
+    for key, array in inputs.items():
+        if key != "logits" or not _arrays.same_elements(values, array):
+            inputs[key] = _arrays.apart_from(values, array)
+    return out, values
+
+
+class _Loss:
+    """A loss of rows of logits, its arguments checked: all there is to say to the core but where results go.
+
+    `arrays` and `numbers` are the arguments of `_core.run`, by its names.
+    """
+
+    def __init__(
+        self,
+        logits: ArrayLike,
+        target: ArrayLike | Sparse,
+        *,
+        axis: int,
+        weight: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+        ignore_index: int | None,
+        class_mask: ArrayLike | None,
+        label_smoothing: float,
+        z_loss: float,
+        scale: float,
+        softcap: float | None,
+        tail: str | None,
+        reduction: str,
+        denominator: float | None,
+        validate: bool,
+    ) -> None:
+        self.reduction = _arrays.choice("reduction", reduction, REDUCTIONS)
+        self.numbers: dict[str, Any] = {
+            "label_smoothing": _arrays.number("label_smoothing", label_smoothing, least=0, most=1),
+            "z_loss": _arrays.number("z_loss", z_loss, least=0),
+            "scale": _arrays.number("scale", scale, above=0),
+            "mean": reduction == "mean",
+        }
+        if softcap is not None:
+            self.numbers["softcap"] = _arrays.number("softcap", softcap, above=0)
+        if denominator is not None:
+            self.numbers["denominator"] = _arrays.number("denominator", denominator, above=0)
+            if reduction != "mean":
+                raise ValueError(f"denominator is for the reduction 'mean', not for {reduction!r}")
+
         self.axis = axis
-        self.classes_last = _arrays.classes_last("logits", self.logits, axis)
-        self.shape = self.classes_last.shape[:-1]
-        self.dtype = self.logits.dtype
-        self.count = self.classes_last.size // self.classes_last.shape[-1]
-        self.target = _arrays.labels("target", target, self.shape, self.logits.shape)
+        self.logits = _arrays.floats("logits", logits)
+        rows = _arrays.classes_last("logits", self.logits, axis)
+        self.shape = rows.shape[:-1]
+        self.arrays: dict[str, Any] = {"logits": rows, **_arrays.targets("target", target, self.logits, axis)}
+        if weight is not None:
+            of_classes = _arrays.weights("weight", weight, rows.shape[-1:], "the classes")
+            self.arrays["weight"] = np.ascontiguousarray(of_classes)
+        if sample_weight is not None:
+            self.arrays["sample_weight"] = _arrays.weights("sample_weight", sample_weight, self.shape, "the rows")
+        if class_mask is not None:
+            self.arrays["mask"] = _arrays.class_mask("class_mask", class_mask, self.logits, axis)
+        self._describe_targets(ignore_index, tail, validate)
 
-    def upstream(self, grad_output: ArrayLike, reduction: str) -> tuple[float, NDArray[np.float64] | None]:
-        """Return dl/dL of every row's loss: one number, or one for each row."""
+    def _describe_targets(self, ignore_index: int | None, tail: str | None, validate: bool) -> None:
+        """Check the options that some kinds of targets have and others have not."""
+        labels, probabilities = self.arrays.get("target"), self.arrays.get("probabilities")
+        if ignore_index is not None:
+            self.numbers["ignore"] = _arrays.label("ignore_index", ignore_index, labels)
+        if tail is not None:
+            self.numbers["tail"] = _arrays.choice("tail", tail, TAILS) == "uniform"
+            if "indices" not in self.arrays:
+                raise ValueError("tail is for a target of (indices, probabilities)")
+        if _arrays.flag("validate", validate) and probabilities is not None:
+            _arrays.check_distributions(
+                "target", probabilities, self.arrays.get("sample_weight"), rest=self.numbers.get("tail", False)
+            )
+
+    def set_upstream(self, grad_output: ArrayLike) -> None:
+        """Take dl/dL of every row's loss: one number, or one for each row."""
         given = np.shape(grad_output) if grad_output is not None else ()
-        per_row = self.shape if reduction == "none" and given != () else ()
-        values = _arrays.row_floats("grad_output", grad_output, per_row)
+        per_row = self.shape if self.reduction == "none" and given != () else ()
+        upstream = _arrays.row_floats("grad_output", grad_output, per_row)
         if per_row:
-            return 1.0, values
-        scalar = float(values)
-        return (scalar / self.count if reduction == "mean" and self.count else scalar), None
-
-    def values(self, name: str, out: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the array for a gradient, and a view with the classes last."""
-        if out is None:
-            out = np.empty_like(self.logits, subok=False)
+            self.arrays["upstream"] = upstream
         else:
-            array = _arrays.output(name, out, self.logits.shape, self.dtype)
-            if not _arrays.same_elements(array, self.logits):
-                self.classes_last = _arrays.apart_from(array, self.classes_last)
-            self.target = _arrays.apart_from(array, self.target)
-        return out, _arrays.classes_last(name, np.asarray(out), self.axis)
+            self.numbers["upstream_scalar"] = float(upstream)
 
-    def check_loss_out(self, name: str, out: NDArray[Any] | None, reduction: str) -> None:
+    def set_lse(self, lse: ArrayLike) -> None:
+        """Take the rows' logsumexp from whoever has computed it."""
+        self.arrays["lse_in"] = _arrays.row_floats("lse", lse, self.shape)
+
+    def check_loss_out(self, name: str, out: NDArray[Any] | None) -> None:
         if out is not None:
-            _arrays.output(name, out, self.shape if reduction == "none" else (), self.dtype)
+            _arrays.output(name, out, self.shape if self.reduction == "none" else (), _dtypes(self.logits)[1])
 
-    def reduced(self, losses: NDArray[np.float64], total: float, reduction: str, out: NDArray[Any] | None) -> Loss:
-        """Return the losses reduced and in the dtype of the logits, in `out` if it is given."""
-        result: Any = losses
-        if reduction == "sum":
-            result = np.float64(total)
-        elif reduction == "mean":
-            result = np.float64(total / self.count if self.count else np.nan)
+    def set_grad_out(self, name: str, out: NDArray[Any] | None) -> NDArray[Any]:
+        """Ask for the gradient, and return where it will be."""
+        self.numbers["output"] = _core.GRADIENT
+        out, self.arrays["values"] = _values(name, out, self.logits, self.axis, self.arrays)
+        return out
+
+    def run(self, n_threads: int | None, losses: NDArray[np.float64] | None = None) -> float:
+        """Compute the gradient, if it was asked for, and the losses, and return these reduced."""
+        return _core.run(**self.arrays, **self.numbers, loss=losses, threads=_threads(n_threads))
+
+    def run_for_loss(self, n_threads: int | None, out: NDArray[Any] | None) -> Loss:
+        """Compute the same and return the losses reduced and in their dtype, in `out` if it is given."""
+        losses = np.empty(self.shape)
+        total = self.run(n_threads, losses)
+        result: Any = losses if self.reduction == "none" else np.float64(total)
         with np.errstate(over="ignore"):  # a loss beyond the largest float32 is infinite
             if out is None:
-                return result.astype(self.dtype, copy=False)[()]
+                return result.astype(_dtypes(self.logits)[1], copy=False)[()]
             np.copyto(out, result, casting="same_kind")
         return out
 
 
 def cross_entropy(
     logits: ArrayLike,
-    target: ArrayLike,
+    target: ArrayLike | Sparse,
     *,
     axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_mask: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    tail: str | None = None,
     reduction: str = "mean",
+    denominator: float | None = None,
+    validate: bool = False,
     out: NDArray[Any] | None = None,
     n_threads: int | None = None,
 ) -> Loss:
-    r"""Compute the softmax cross-entropy of logits against the index of the correct class.
+    r"""Compute the softmax cross-entropy of logits against labels or probabilities of the classes.
+
+    For the label c of a row of logits x, without options,
 
     .. math:: L = -\ln q_c = \ln \Big( \sum_j e^{x_j} \Big) - x_c, \qquad q = \mathrm{softmax}(x)
 
     (Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss Function"), evaluated as
-    :math:`\ln(1 + \sum_{j \ne c} e^{x_j - x_c})`, which does not cancel when the row is confident.
+    :math:`\ln(1 + \sum_{j \ne c} e^{x_j - x_c})`, which does not cancel when the row is confident. With all
+    options, for a row of weight v whose classes have the target distribution t and the weights w,
+
+    .. math:: L = v \Big( \sum_j w_j t_j (\mathrm{lse} - z_j) + \lambda \, \mathrm{lse}^2 \Big), \qquad
+       \mathrm{lse} = \ln \sum_j e^{z_j},
+
+    where z are the logits after `scale`, `softcap` and `class_mask`, and :math:`\lambda` is `z_loss`.
 
     Parameters
     ----------
-    logits : array_like of float32 or float64, shape (..., K, ...)
-        The unnormalised log-probabilities. Any strides. Integers are taken as float64. A logit of
-        ``-inf`` masks its class.
-    target : array_like of integers, the shape of `logits` without `axis`
-        The correct class c of every row, ``0 <= c < K``.
+    logits : array_like of float16, bfloat16, float32 or float64, shape (..., K, ...)
+        The unnormalised log-probabilities. Any strides and byte order; bfloat16 is that of ml_dtypes.
+        Integers are taken as float64. A logit of ``-inf`` masks its class.
+    target : array_like, or a tuple of two
+        What is right, in one of three forms:
+
+        - labels: integers, the shape of `logits` without `axis`. The correct class c of every row,
+          ``0 <= c < K``: t is 1 there, else 0;
+        - probabilities: floats (of any of the four dtypes), the shape of `logits`: t itself, taken as it
+          is and not normalised;
+        - sparse: a tuple ``(indices, probabilities)`` of arrays of integers and floats, both of the shape
+          of `logits` with any number k of classes on `axis`: t is the sum of the listed probabilities, an
+          index that is listed twice has the sum of both. Two labels mixed as in mixup (Zhang et al. 2018)
+          are ``k = 2``, the k best of a teacher's classes (Hinton et al. 2015) are another use.
     axis : int
         The axis of `logits` that holds the K classes.
+    weight : array_like of real numbers, shape (K,), optional
+        The weights w of the classes: finite, none negative; by default 1. As in PyTorch, "mean" divides by
+        the weights of the labels.
+    sample_weight : array_like of real numbers, the shape of `logits` without `axis`, optional
+        The weights v of the rows, as in scikit-learn: finite, none negative; by default 1. A row of weight
+        0 does not count: its loss is 0 and its logits are not read.
+    ignore_index : int, optional
+        A row with this label does not count, either (PyTorch's name, and often -100 there). It need not be
+        a class. With labels only.
+    class_mask : array_like of bool, shape (K,) or one that broadcasts to that of `logits`, optional
+        True where the class takes part, as ``where`` in JAX. Elsewhere it is as if the logit were ``-inf``.
+        One dimension is always that of the classes, whichever `axis` they are on.
+    label_smoothing : float
+        e in [0, 1]: t becomes :math:`(1 - e) t + e / K'` on all the K' classes that are not masked
+        (Szegedy et al. 2016, "Rethinking the Inception Architecture"; PyTorch's formula). 0 is none.
+    z_loss : float
+        :math:`\lambda`, finite and at least 0: adds :math:`\lambda \, \mathrm{lse}^2`, which keeps the logits'
+        normaliser near 1 (Chowdhery et al. 2022, PaLM, which uses 1e-4; Zoph et al. 2022, ST-MoE).
+    scale : float
+        :math:`z_j = \mathrm{scale} \cdot x_j`, finite and greater than 0: the inverse of a temperature
+        (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
+    softcap : float, optional
+        c, finite and greater than 0: :math:`z_j = c \tanh(\mathrm{scale} \cdot x_j / c)`, so that no logit
+        exceeds c (Gemma 2, 2024, which uses 30). ``-inf`` and ``+inf`` stay what they are.
+    tail : {"zero", "uniform"}, optional
+        What the classes have that a sparse target does not list: nothing, which is the default, or what is
+        left of its sum to 1, if anything, in equal parts (over those that are not masked).
     reduction : {"mean", "sum", "none"}
-        What becomes of the losses of the rows. Both reductions are summed in float64, in an order that
-        depends on the number of rows alone.
+        What becomes of the losses of the rows. "mean" divides their sum by :math:`\sum v w_c` over the rows
+        that count for labels, by :math:`\sum v` for probabilities. Both reductions are summed in float64, in
+        an order that depends on the number of rows alone.
+    denominator : float, optional
+        What "mean" divides by instead, finite and greater than 0: the number of all labels, say, where
+        a batch is computed in parts.
+    validate : bool
+        Whether to look if each row's probabilities are a distribution: none negative or NaN, of the sum 1
+        within 1e-5, or 1e-3 in half precision (at most 1, with the tail "uniform"). Rows of `sample_weight` 0
+        are passed over. Labels are always looked at.
     out : ndarray, optional
-        Where to write the result; it has the result's shape (``()`` for "mean" and "sum") and the dtype
-        of `logits`.
+        Where to write the result; it has the result's shape (``()`` for "mean" and "sum") and dtype.
     n_threads : int, optional
         The largest number of threads to use; by default that of `get_num_threads`. The result does
         not depend on it.
@@ -111,18 +261,21 @@ def cross_entropy(
     Returns
     -------
     float32 or float64, or an array of them
-        In the dtype of `logits`, in nats: a scalar for "mean" and "sum" (NaN and 0 when there are no
-        rows), the shape of `target` for "none". `out` itself if it is given. ``inf`` where the target's
-        logit is ``-inf``; NaN in a row that has a NaN, ``+inf``, or nothing but ``-inf``.
+        In the dtype of `logits`, float32 if that is half precision, in nats: a scalar for "mean" and "sum"
+        (NaN and 0 when no rows count), the shape of `logits` without `axis` for "none". `out` itself if it is
+        given. ``inf`` where a class of the target has a logit of ``-inf`` or is masked; NaN in a row that has
+        a NaN, ``+inf``, or nothing but ``-inf``.
 
     Raises
     ------
     IndexError
-        If a target is negative or not less than K.
+        If a label or an index is negative or not less than K, unless it is `ignore_index`.
     ValueError
-        If a shape, `axis`, `reduction` or `n_threads` does not fit.
+        If a shape does not fit, an option is out of its range, a weight is negative or not finite, an option
+        is given that the kind of target or the reduction does not have, or `validate` finds a row that is no
+        distribution.
     TypeError
-        If a dtype is not supported.
+        If a dtype is not supported or an option has the wrong type.
     MemoryError
         If there is no memory for the threads' workspace. After any error, `out` is as it was.
 
@@ -133,25 +286,66 @@ def cross_entropy(
     >>> logits = np.array([[2.0, 1.0, 0.0], [0.0, 30.0, 0.0]])
     >>> xent.cross_entropy(logits, [0, 1], reduction="none")
     array([4.07605964e-01, 1.87152459e-13])
+
+    The second row does not count, and the first has its label smoothed:
+
+    >>> xent.cross_entropy(logits, [0, -100], ignore_index=-100, label_smoothing=0.1, reduction="none")
+    array([0.50760596, 0.        ])
+
+    Two labels, mixed 7 to 3, and the same as probabilities:
+
+    >>> xent.cross_entropy(logits[:1], ([[0, 2]], [[0.7, 0.3]]), reduction="none")
+    array([1.00760596])
+    >>> xent.cross_entropy(logits[:1], [[0.7, 0.0, 0.3]], reduction="none")
+    array([1.00760596])
     """
-    if out is None:
-        loss = _core.run_plain(logits, target, axis, reduction, 1.0, None, False, n_threads)
-        if loss is not None:
-            return loss
-    _arrays.choice("reduction", reduction, REDUCTIONS)
-    rows = _Rows(logits, target, axis)
-    rows.check_loss_out("out", out, reduction)
-    losses = np.empty(rows.shape)
-    total = _core.run(rows.classes_last, target=rows.target, loss=losses, threads=_threads(n_threads))
-    return rows.reduced(losses, total, reduction, out)
+    if (
+        out is weight is tail is sample_weight is ignore_index is class_mask is softcap is denominator is None
+        and label_smoothing is z_loss is _ZERO
+        and scale is _ONE
+        and validate is False
+    ):
+        result = _core.run_plain(logits, target, axis, reduction, 1.0, None, False, n_threads)
+        if result is not None:
+            return result
+    loss = _Loss(
+        logits,
+        target,
+        axis=axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        class_mask=class_mask,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        scale=scale,
+        softcap=softcap,
+        tail=tail,
+        reduction=reduction,
+        denominator=denominator,
+        validate=validate,
+    )
+    loss.check_loss_out("out", out)
+    return loss.run_for_loss(n_threads, out)
 
 
 def cross_entropy_and_grad(
     logits: ArrayLike,
-    target: ArrayLike,
+    target: ArrayLike | Sparse,
     *,
     axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_mask: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    tail: str | None = None,
     reduction: str = "mean",
+    denominator: float | None = None,
+    validate: bool = False,
     grad_output: ArrayLike = 1.0,
     loss_out: NDArray[Any] | None = None,
     grad_out: NDArray[Any] | None = None,
@@ -159,38 +353,53 @@ def cross_entropy_and_grad(
 ) -> tuple[Loss, NDArray[Any]]:
     r"""Compute the softmax cross-entropy and its gradient with respect to the logits, in one pass.
 
+    For the label c of a row of logits x, without options,
+
     .. math:: L = -\ln q_c, \qquad
        \frac{\partial \ell}{\partial x_i} = \frac{\partial \ell}{\partial L} (q_i - [i = c])
 
     (Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss Function"). The component of the
     correct class is evaluated as :math:`-\sum_{j \ne c} q_j`, which does not cancel when the row is
-    confident.
+    confident. With all options, in the symbols of `cross_entropy` and with :math:`W = \sum_j w_j t_j`,
+
+    .. math:: \frac{\partial \ell}{\partial x_i} = \frac{\partial \ell}{\partial L} \, v
+       \big( (W + 2 \lambda \, \mathrm{lse}) q_i - w_i t_i \big) \frac{d z_i}{d x_i}, \qquad
+       \frac{d z_i}{d x_i} = \mathrm{scale} \, (1 - \tanh^2(\mathrm{scale} \cdot x_i / c))
+
+    with the last factor only where there is a `softcap` c.
 
     Parameters
     ----------
-    logits, target, axis, reduction, n_threads
+    logits, target, axis, n_threads
+        As in `cross_entropy`.
+    weight, sample_weight, ignore_index, class_mask, label_smoothing, z_loss, scale, softcap, tail
+        The options of the loss, as in `cross_entropy`.
+    reduction, denominator, validate
         As in `cross_entropy`.
     grad_output : float or array_like of real numbers
         :math:`\partial \ell / \partial L`, by which the gradient is multiplied: a scalar, or for the
-        reduction "none" also one number for each row, in the shape of `target`.
+        reduction "none" also one number for each row, in the shape of `logits` without `axis`.
     loss_out : ndarray, optional
         Where to write the loss; as `out` in `cross_entropy`.
     grad_out : ndarray, optional
-        Where to write the gradient: the shape and dtype of `logits`. It may be `logits` itself. If it
-        overlaps an input in any other way, the result is as if the input had been copied first.
+        Where to write the gradient: the shape and dtype of `logits`, or float32 if that is half precision.
+        It may be `logits` itself. If it overlaps an input in any other way, the result is as if the input
+        had been copied first.
 
     Returns
     -------
     loss : float32 or float64, or an array of them
         As from `cross_entropy`.
     grad : ndarray, the shape and dtype of `logits`
-        The gradient of the reduced loss. For the reduction "mean" it is divided by the number of rows.
-        Exactly 0 where the logit is ``-inf`` and not the target's.
+        The gradient of the reduced loss: for the reduction "mean" it is divided by what the loss is divided
+        by. `grad_out` itself if it is given. Zeros in rows that do not count. Exactly 0 where the logit is
+        ``-inf`` or masked and the target is 0.
 
     Raises
     ------
     IndexError, ValueError, TypeError, MemoryError
-        As `cross_entropy`. After any error, `loss_out` and `grad_out` are as they were.
+        As `cross_entropy`; `ValueError` also if `loss_out` and `grad_out` share memory. After any error, both
+        are as they were.
 
     Examples
     --------
@@ -203,57 +412,98 @@ def cross_entropy_and_grad(
     >>> grad
     array([[-3.3475906e-01,  2.4472846e-01,  9.0030573e-02],
            [ 9.3576229e-14, -1.8715246e-13,  9.3576229e-14]], dtype=float32)
+
+    The second row counts three times as much, and the last class takes no part:
+
+    >>> loss, grad = xent.cross_entropy_and_grad(
+    ...     logits.astype(float), [0, 0], sample_weight=[1, 3], class_mask=[True, True, False]
+    ... )
+    >>> loss.round(8)
+    np.float64(22.57831542)
+    >>> grad
+    array([[-0.06723536,  0.06723536,  0.        ],
+           [-0.75      ,  0.75      ,  0.        ]])
     """
-    if loss_out is None:
+    if (
+        loss_out is weight is tail is sample_weight is ignore_index is class_mask is softcap is denominator is None
+        and label_smoothing is z_loss is _ZERO
+        and scale is _ONE
+        and validate is False
+    ):
         both = _core.run_plain(logits, target, axis, reduction, grad_output, grad_out, True, n_threads)
         if both is not None:
             return both  # type: ignore[no-any-return]
-    _arrays.choice("reduction", reduction, REDUCTIONS)
-    rows = _Rows(logits, target, axis)
-    upstream_scalar, upstream = rows.upstream(grad_output, reduction)
-    rows.check_loss_out("loss_out", loss_out, reduction)
-    grad, values = rows.values("grad_out", grad_out)
-    if loss_out is not None and _arrays.overlap(loss_out, values):
-        raise ValueError("loss_out and grad_out share memory")
-    losses = np.empty(rows.shape)
-    total = _core.run(
-        rows.classes_last,
-        output=_core.GRADIENT,
-        values=values,
-        target=rows.target,
-        upstream_scalar=upstream_scalar,
-        upstream=upstream if upstream is None else _arrays.apart_from(values, upstream),
-        loss=losses,
-        threads=_threads(n_threads),
+    loss = _Loss(
+        logits,
+        target,
+        axis=axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        class_mask=class_mask,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        scale=scale,
+        softcap=softcap,
+        tail=tail,
+        reduction=reduction,
+        denominator=denominator,
+        validate=validate,
     )
-    return rows.reduced(losses, total, reduction, loss_out), grad
+    loss.set_upstream(grad_output)
+    loss.check_loss_out("loss_out", loss_out)
+    grad = loss.set_grad_out("grad_out", grad_out)
+    if loss_out is not None and _arrays.overlap(loss_out, grad):
+        raise ValueError("loss_out and grad_out share memory")
+    return loss.run_for_loss(n_threads, loss_out), grad
 
 
 def cross_entropy_grad(
     logits: ArrayLike,
-    target: ArrayLike,
+    target: ArrayLike | Sparse,
     *,
     lse: ArrayLike | None = None,
     axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_mask: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    tail: str | None = None,
     reduction: str = "mean",
+    denominator: float | None = None,
+    validate: bool = False,
     grad_output: ArrayLike = 1.0,
     grad_out: NDArray[Any] | None = None,
     n_threads: int | None = None,
 ) -> NDArray[Any]:
     r"""Compute the gradient of the softmax cross-entropy with respect to the logits.
 
+    For the label c of a row of logits x, without options,
+
     .. math:: \frac{\partial \ell}{\partial x_i} = \frac{\partial \ell}{\partial L} (q_i - [i = c]),
        \qquad q_i = e^{x_i - \mathrm{lse}}
 
-    (Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss Function").
+    (Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss Function"); with them, as in
+    `cross_entropy_and_grad`.
 
     Parameters
     ----------
-    logits, target, axis, reduction, grad_output, grad_out, n_threads
+    lse : array_like of real numbers, the shape of `logits` without `axis`, optional
+        The rows' `logsumexp`, if it is known from the forward pass: that of the logits after `scale`,
+        `softcap` and `class_mask`. The gradient is as accurate as it: an error of d in the lse changes each
+        q by a factor of ``exp(-d)``.
+    logits, target, axis, n_threads
+        As in `cross_entropy`.
+    weight, sample_weight, ignore_index, class_mask, label_smoothing, z_loss, scale, softcap, tail
+        The options of the loss, as in `cross_entropy`.
+    reduction, denominator, validate
+        As in `cross_entropy`.
+    grad_output, grad_out
         As in `cross_entropy_and_grad`.
-    lse : array_like of real numbers, the shape of `target`, optional
-        The rows' `logsumexp`, if it is known from the forward pass. The gradient is as accurate as it:
-        an error of d in the lse changes each component by a factor of ``exp(-d)``.
 
     Returns
     -------
@@ -274,37 +524,47 @@ def cross_entropy_grad(
     array([[-0.33475904,  0.24472847,  0.09003057]])
     >>> xent.cross_entropy_grad(logits, [0], lse=xent.logsumexp(logits))
     array([[-0.33475904,  0.24472847,  0.09003057]])
+
+    At half the temperature, with a z-loss, from the `logsumexp` at that temperature:
+
+    >>> lse = xent.logsumexp(logits, scale=2.0)
+    >>> xent.cross_entropy_grad(logits, [0], lse=lse, scale=2.0, z_loss=1e-2)
+    array([[-0.1227274 ,  0.25406122,  0.03438345]])
     """
-    _arrays.choice("reduction", reduction, REDUCTIONS)
-    rows = _Rows(logits, target, axis)
-    upstream_scalar, upstream = rows.upstream(grad_output, reduction)
-    saved_lse = None if lse is None else _arrays.row_floats("lse", lse, rows.shape)
-    grad, values = rows.values("grad_out", grad_out)
-    _core.run(
-        rows.classes_last,
-        output=_core.GRADIENT,
-        values=values,
-        target=rows.target,
-        upstream_scalar=upstream_scalar,
-        upstream=upstream if upstream is None else _arrays.apart_from(values, upstream),
-        lse_in=saved_lse if saved_lse is None else _arrays.apart_from(values, saved_lse),
-        threads=_threads(n_threads),
+    loss = _Loss(
+        logits,
+        target,
+        axis=axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        class_mask=class_mask,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        scale=scale,
+        softcap=softcap,
+        tail=tail,
+        reduction=reduction,
+        denominator=denominator,
+        validate=validate,
     )
+    loss.set_upstream(grad_output)
+    if lse is not None:
+        loss.set_lse(lse)
+    grad = loss.set_grad_out("grad_out", grad_out)
+    loss.run(n_threads)
     return grad
 
 
-def _map_rows(output: int, x: ArrayLike, axis: int, out: NDArray[Any] | None, n_threads: int | None) -> NDArray[Any]:
+def _map_rows(
+    output: int, x: ArrayLike, axis: int, scale: float, out: NDArray[Any] | None, n_threads: int | None
+) -> NDArray[Any]:
     """Compute softmax or log_softmax."""
+    scale = _arrays.number("scale", scale, above=0)
     logits = _arrays.floats("x", x)
-    classes_last = _arrays.classes_last("x", logits, axis)
-    if out is None:
-        out = np.empty_like(logits, subok=False)
-    else:
-        array = _arrays.output("out", out, logits.shape, logits.dtype)
-        if not _arrays.same_elements(array, logits):
-            classes_last = _arrays.apart_from(array, classes_last)
-    values = _arrays.classes_last("out", np.asarray(out), axis)
-    _core.run(classes_last, output=output, values=values, threads=_threads(n_threads))
+    inputs: dict[str, Any] = {"logits": _arrays.classes_last("x", logits, axis)}
+    out, values = _values("out", out, logits, axis, inputs)
+    _core.run(**inputs, output=output, values=values, scale=scale, threads=_threads(n_threads))
     return out
 
 
@@ -312,24 +572,28 @@ def softmax(
     x: ArrayLike,
     *,
     axis: int = -1,
+    scale: float = 1.0,
     out: NDArray[Any] | None = None,
     n_threads: int | None = None,
 ) -> NDArray[Any]:
     r"""Compute the softmax of logits.
 
-    .. math:: q_i = \frac{e^{x_i}}{\sum_j e^{x_j}}
+    .. math:: q_i = \frac{e^{z_i}}{\sum_j e^{z_j}}, \qquad z = \mathrm{scale} \cdot x
 
     (Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss Function").
 
     Parameters
     ----------
-    x : array_like of float32 or float64, shape (..., K, ...)
-        The logits. Any strides. Integers are taken as float64.
+    x : array_like of float16, bfloat16, float32 or float64, shape (..., K, ...)
+        The logits. Any strides and byte order; bfloat16 is that of ml_dtypes. Integers are taken as float64.
     axis : int
         The axis of `x` that holds the K classes.
+    scale : float
+        By which the logits are multiplied, finite and greater than 0: the inverse of a temperature
+        (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
     out : ndarray, optional
-        Where to write the result: the shape and dtype of `x`. It may be `x` itself. If it overlaps `x`
-        in any other way, the result is as if `x` had been copied first.
+        Where to write the result: the shape and dtype of `x`, or float32 if that is half precision. It may
+        be `x` itself. If it overlaps `x` in any other way, the result is as if `x` had been copied first.
     n_threads : int, optional
         The largest number of threads to use; by default that of `get_num_threads`. The result does
         not depend on it.
@@ -342,9 +606,9 @@ def softmax(
     Raises
     ------
     ValueError
-        If a shape, `axis` or `n_threads` does not fit.
+        If a shape, `axis`, `scale` or `n_threads` does not fit.
     TypeError
-        If a dtype is not supported.
+        If a dtype is not supported or an option has the wrong type.
     MemoryError
         If there is no memory for the threads' workspace. After any error, `out` is as it was.
 
@@ -353,26 +617,29 @@ def softmax(
     >>> import xent
     >>> xent.softmax([2.0, 1.0, 0.0])
     array([0.66524096, 0.24472847, 0.09003057])
+    >>> xent.softmax([2.0, 1.0, 0.0], scale=0.5)  # at twice the temperature
+    array([0.50648039, 0.30719589, 0.18632372])
     """
-    return _map_rows(_core.SOFTMAX, x, axis, out, n_threads)
+    return _map_rows(_core.SOFTMAX, x, axis, scale, out, n_threads)
 
 
 def log_softmax(
     x: ArrayLike,
     *,
     axis: int = -1,
+    scale: float = 1.0,
     out: NDArray[Any] | None = None,
     n_threads: int | None = None,
 ) -> NDArray[Any]:
     r"""Compute the logarithm of the softmax of logits.
 
-    .. math:: \ln q_i = x_i - \ln \sum_j e^{x_j}
+    .. math:: \ln q_i = z_i - \ln \sum_j e^{z_j}, \qquad z = \mathrm{scale} \cdot x
 
     (the logarithm of Khungurn 2018's softmax).
 
     Parameters
     ----------
-    x, axis, out, n_threads
+    x, axis, scale, out, n_threads
         As in `softmax`.
 
     Returns
@@ -391,34 +658,35 @@ def log_softmax(
     >>> xent.log_softmax([2.0, 1.0, 0.0])
     array([-0.40760596, -1.40760596, -2.40760596])
     """
-    return _map_rows(_core.LOG_SOFTMAX, x, axis, out, n_threads)
+    return _map_rows(_core.LOG_SOFTMAX, x, axis, scale, out, n_threads)
 
 
 def logsumexp(
     x: ArrayLike,
     *,
     axis: int = -1,
+    scale: float = 1.0,
     out: NDArray[Any] | None = None,
     n_threads: int | None = None,
 ) -> Any:
     r"""Compute the logarithm of the sum of the exponentials of logits.
 
-    .. math:: \mathrm{lse} = \ln \sum_j e^{x_j}
+    .. math:: \mathrm{lse} = \ln \sum_j e^{z_j}, \qquad z = \mathrm{scale} \cdot x
 
     (the normaliser of Khungurn 2018's softmax).
 
     Parameters
     ----------
-    x, axis, n_threads
+    x, axis, scale, n_threads
         As in `softmax`.
     out : ndarray, optional
-        Where to write the result: the shape of `x` without `axis`, and its dtype.
+        Where to write the result: the shape of `x` without `axis`, and the result's dtype.
 
     Returns
     -------
     float32 or float64, or an array of them
-        The shape of `x` without `axis`. `out` if it is given. NaN for a row that has a NaN, ``+inf``,
-        or nothing but ``-inf``.
+        The shape of `x` without `axis`, in its dtype, float32 if that is half precision. `out` if it is
+        given. NaN for a row that has a NaN, ``+inf``, or nothing but ``-inf``.
 
     Raises
     ------
@@ -431,14 +699,15 @@ def logsumexp(
     >>> xent.logsumexp([[2.0, 1.0, 0.0], [1000.0, 1000.0, 1000.0]])
     array([   2.40760596, 1001.09861229])
     """
+    scale = _arrays.number("scale", scale, above=0)
     logits = _arrays.floats("x", x)
-    classes_last = _arrays.classes_last("x", logits, axis)
-    shape = classes_last.shape[:-1]
+    rows = _arrays.classes_last("x", logits, axis)
+    shape, dtype = rows.shape[:-1], _dtypes(logits)[1]
     if out is not None:
-        _arrays.output("out", out, shape, logits.dtype)
+        _arrays.output("out", out, shape, dtype)
     lse = np.empty(shape)
-    _core.run(classes_last, lse=lse, threads=_threads(n_threads))
+    _core.run(rows, lse=lse, scale=scale, threads=_threads(n_threads))
     if out is None:
-        return lse.astype(logits.dtype, copy=False)[()]
+        return lse.astype(dtype, copy=False)[()]
     np.copyto(out, lse, casting="same_kind")
     return out

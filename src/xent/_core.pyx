@@ -5,6 +5,7 @@ Arrays come checked from `xent._api`: the right shapes, native byte order, a dty
 """
 
 from libc.stddef cimport ptrdiff_t, size_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -34,6 +35,8 @@ cdef extern from "xent.h" nogil:
     enum xent_dtype:
         XENT_F32
         XENT_F64
+        XENT_F16
+        XENT_BF16
 
     enum xent_int:
         XENT_I8
@@ -55,8 +58,36 @@ cdef extern from "xent.h" nogil:
         char *data
         const ptrdiff_t *row_strides
 
+    struct xent_labels:
+        xent_array probabilities
+        ptrdiff_t probabilities_stride
+        xent_dtype dtype
+        bint swapped
+        xent_array indices
+        ptrdiff_t indices_stride
+        xent_int index_type
+        size_t listed
+        bint spread_tail
+
+    struct xent_options:
+        double scale
+        double softcap
+        xent_array mask
+        ptrdiff_t mask_stride
+        xent_labels labels
+        double label_smoothing
+        double z_loss
+        const double *class_weight
+        xent_array row_weight
+        bint ignores
+        int64_t ignored
+        bint mean
+        double denominator
+
     struct xent_problem:
         xent_dtype dtype
+        bint swapped
+        bint wide_values
         xent_values output
         size_t row_dims
         const size_t *row_shape
@@ -73,8 +104,10 @@ cdef extern from "xent.h" nogil:
         double *loss
         double *loss_sum
         double *lse
+        const xent_options *options
         int threads
         size_t bad_row
+        size_t bad_label
 
     xent_status xent_run(xent_problem *problem)
     xent_status c_isa "xent_isa"(const char **name)
@@ -101,6 +134,19 @@ cdef xent_int integer_type(cnp.dtype dtype) except *:
     if dtype.itemsize == 4:
         return XENT_I32 if is_signed else XENT_U32
     return XENT_I64 if is_signed else XENT_U64
+
+
+cdef xent_dtype float_type(cnp.ndarray array) except *:
+    cdef int number = cnp.PyArray_TYPE(array)
+    if number == cnp.NPY_FLOAT32:
+        return XENT_F32
+    if number == cnp.NPY_FLOAT64:
+        return XENT_F64
+    return XENT_F16 if number == cnp.NPY_FLOAT16 else XENT_BF16
+
+
+cdef ptrdiff_t last_stride(cnp.ndarray array):
+    return cnp.PyArray_STRIDE(array, cnp.PyArray_NDIM(array) - 1)
 
 
 cdef xent_array row_array(cnp.ndarray array):
@@ -133,12 +179,44 @@ cdef int check(xent_status status) except -1:
     raise RuntimeError(f"xent's C core refused the problem with status {<int>status}")
 
 
+cdef void fill_labels(xent_labels *labels, cnp.ndarray probabilities, cnp.ndarray indices, bint tail) except *:
+    labels.probabilities = row_array(probabilities)
+    labels.probabilities_stride = last_stride(probabilities)
+    labels.dtype = float_type(probabilities)
+    labels.swapped = not cnp.PyArray_ISNOTSWAPPED(probabilities)
+    if indices is not None:
+        labels.indices = row_array(indices)
+        labels.indices_stride = last_stride(indices)
+        labels.index_type = integer_type(indices.dtype)
+        labels.listed = <size_t>cnp.PyArray_DIM(indices, cnp.PyArray_NDIM(indices) - 1)
+        labels.spread_tail = tail
+
+
+def bad_class(name, classes, array, index):
+    """Return the exception for a class that is not there."""
+    where = f"[{', '.join(map(str, index))}]" if index else ""
+    return IndexError(f"{name}{where} = {array[index]} is out of range for {classes} classes")
+
+
 def run(
     cnp.ndarray logits not None,
     *,
     int output=XENT_NO_VALUES,
     cnp.ndarray values=None,
     cnp.ndarray target=None,
+    cnp.ndarray probabilities=None,
+    cnp.ndarray indices=None,
+    bint tail=False,
+    cnp.ndarray mask=None,
+    cnp.ndarray weight=None,
+    cnp.ndarray sample_weight=None,
+    object ignore=None,
+    double label_smoothing=0.0,
+    double z_loss=0.0,
+    double scale=1.0,
+    double softcap=0.0,
+    bint mean=False,
+    double denominator=0.0,
     double upstream_scalar=1.0,
     cnp.ndarray upstream=None,
     cnp.ndarray lse_in=None,
@@ -146,47 +224,72 @@ def run(
     cnp.ndarray lse=None,
     int threads=0,
 ):
-    """Run one problem and return the sum of its losses.
+    """Run one problem and return its reduced loss: the sum, or the mean.
 
-    The class axis of `logits` and `values` is the last; `target`, `upstream` and `lse_in` have the shape
-    of the other axes; `loss` and `lse` are contiguous, with as many numbers. All but the first two are
-    float64 or integers.
+    The class axis of `logits`, `values`, `mask`, `probabilities` and `indices` is the last; the last two have
+    `listed` classes if there are indices. `target`, `upstream`, `lse_in` and `sample_weight` have the shape of the
+    other axes; `weight`, `loss` and `lse` are contiguous. Logits, values and probabilities are floats of 16 bits
+    or more, labels and indices integers, `mask` is bool, all else is float64.
     """
     cdef xent_problem problem
+    cdef xent_options options
     cdef xent_status status
     cdef double loss_sum = 0
     cdef int dims = cnp.PyArray_NDIM(logits)
-    problem.dtype = XENT_F32 if cnp.PyArray_TYPE(logits) == cnp.NPY_FLOAT32 else XENT_F64
+    memset(&problem, 0, sizeof(problem))
+    memset(&options, 0, sizeof(options))
+    problem.dtype = float_type(logits)
+    problem.swapped = not cnp.PyArray_ISNOTSWAPPED(logits)
     problem.output = <xent_values>output
     problem.row_dims = <size_t>(dims - 1)
     problem.row_shape = <const size_t *>cnp.PyArray_DIMS(logits)
     problem.classes = <size_t>cnp.PyArray_DIM(logits, dims - 1)
     problem.logits = row_array(logits)
-    problem.logits_stride = cnp.PyArray_STRIDE(logits, dims - 1)
+    problem.logits_stride = last_stride(logits)
     problem.values = row_array(values)
-    problem.values_stride = 0
     if values is not None:
-        problem.values_stride = cnp.PyArray_STRIDE(values, dims - 1)
+        problem.values_stride = last_stride(values)
+        problem.wide_values = float_type(values) != problem.dtype
     problem.target = row_array(target)
-    problem.target_type = XENT_I64
     if target is not None:
         problem.target_type = integer_type(target.dtype)
     problem.upstream = row_array(upstream)
     problem.upstream_scalar = upstream_scalar
     problem.lse_in = row_array(lse_in)
     problem.loss = doubles(loss)
-    problem.loss_sum = NULL
     if loss is not None:
         problem.loss_sum = &loss_sum
     problem.lse = doubles(lse)
     problem.threads = threads
-    problem.bad_row = 0
+
+    options.scale = scale
+    options.softcap = softcap
+    options.mask = row_array(mask)
+    if mask is not None:
+        options.mask_stride = last_stride(mask)
+    if probabilities is not None:
+        fill_labels(&options.labels, probabilities, indices, tail)
+    options.label_smoothing = label_smoothing
+    options.z_loss = z_loss
+    options.class_weight = doubles(weight)
+    options.row_weight = row_array(sample_weight)
+    if ignore is not None and -2**63 <= ignore < 2**64:
+        options.ignores = True
+        options.ignored = <int64_t>(ignore if ignore < 2**63 else ignore - 2**64)
+    options.mean = mean
+    options.denominator = denominator
+    if (
+        mask is not None or probabilities is not None or weight is not None or sample_weight is not None
+        or options.ignores or label_smoothing != 0 or z_loss != 0 or scale != 1 or softcap != 0 or mean
+    ):
+        problem.options = &options
     with nogil:
         status = xent_run(&problem)
     if status == XENT_TARGET_OUT_OF_RANGE:
-        index = np.unravel_index(problem.bad_row, (<object>target).shape)
-        where = f"[{', '.join(map(str, index))}]" if index else ""
-        raise IndexError(f"target{where} = {target[index]} is out of range for {problem.classes} classes")
+        if target is None:
+            row = np.unravel_index(problem.bad_row, (<object>indices).shape[:-1])
+            raise bad_class("indices", problem.classes, indices, (*row, problem.bad_label))
+        raise bad_class("target", problem.classes, target, np.unravel_index(problem.bad_row, (<object>target).shape))
     check(status)
     return loss_sum
 

@@ -1,0 +1,251 @@
+/* The coefficients of rows with options, see xent.h for what they mean. */
+#include "options.h"
+
+#include <math.h>
+
+bool xent_has_dense_labels(const struct xent_job *job) {
+    return xent_has(job, LABELS) && !xent_has(job, INDICES);
+}
+
+bool xent_has_listed_labels(const struct xent_job *job) { return xent_has(job, INDICES); }
+
+bool xent_has_shares(const struct xent_job *job) {
+    return job->options && (job->options->label_smoothing > 0 || job->options->labels.spread_tail);
+}
+
+bool xent_keeps_largest(const struct xent_job *job) {
+    return !xent_has(job, TARGET) &&
+           (xent_has(job, LABELS) || job->problem->output == XENT_LOG_SOFTMAX);
+}
+
+double xent_row_weight(const struct xent_job *job, const struct xent_place *at) {
+    if (!job->options) {
+        return 1;
+    }
+    if (job->options->ignores && xent_has(job, TARGET) &&
+        xent_read_class(job, at) == (size_t)job->options->ignored) {
+        return 0;
+    }
+    return xent_has(job, ROW_WEIGHT) ? xent_read_double(xent_address(job, ROW_WEIGHT, at)) : 1;
+}
+
+static double class_weight(const struct xent_job *job, size_t class) {
+    const double *weights = job->options ? job->options->class_weight : NULL;
+    return weights ? weights[class] : 1;
+}
+
+double xent_denominator(const struct xent_job *job) {
+    struct two sum = {0, 0};
+    struct xent_cursor at = xent_at_row(job, 0);
+    for (size_t row = 0; row < job->rows; row++) {
+        double weight = xent_row_weight(job, &at.place);
+        if (weight != 0 && xent_has(job, TARGET)) {
+            weight *= class_weight(job, xent_read_class(job, &at.place));
+        }
+        sum = add_two(sum, (struct two){weight, 0});
+        xent_advance(&at, job, 1);
+    }
+    return sum.high + sum.low;
+}
+
+/* The class weights of a block, as the kernels want them. */
+static const char *weights_of(const struct xent_job *job, size_t begin) {
+    const char *const weights = job->class_weight;
+    return weights ? weights + begin * job->itemsize : NULL;
+}
+
+struct xent_note xent_note_block(const struct xent_job *job, const struct xent_place *at,
+                                 size_t begin, size_t size, const struct xent_logits *logits,
+                                 const char *slopes, size_t kept, double top, char *labels) {
+    struct xent_note note = {.kept = XENT_NO_CLASS, .logit = -INFINITY, .slope = 1, .top = top};
+    const char *const u = logits->u, *const low = logits->low;
+    if (kept != XENT_NO_CLASS) {
+        note.kept = begin + kept;
+        note.logit = xent_real(job, u + kept * job->itemsize);
+        note.low = low ? xent_real(job, low + kept * job->itemsize) : 0;
+        note.slope = low ? xent_real(job, slopes + kept * job->itemsize) : 1;
+        note.weight = note.logit > -INFINITY ? class_weight(job, note.kept) : 0;
+    }
+    const void *const weights = weights_of(job, begin);
+    if (xent_has_dense_labels(job)) {
+        const char *t = xent_load_labels(job, at, begin, size, labels);
+        note.labels = job->kernels->spread(logits, size, kept, top, t, weights);
+        if (kept != XENT_NO_CLASS) {
+            note.label = xent_real(job, t + kept * job->itemsize) * class_weight(job, note.kept);
+        }
+    }
+    if (xent_has_shares(job)) {
+        note.weights = job->kernels->spread(logits, size, kept, top, NULL, weights);
+        const bool counted = kept != XENT_NO_CLASS && note.logit > -INFINITY;
+        note.marked = note.weights.count + counted < (double)size;
+    }
+    return note;
+}
+
+const void *xent_load_weighed_labels(const struct xent_job *job, const struct xent_place *at,
+                                     size_t begin, size_t size, char *buffer) {
+    const void *labels = xent_load_labels(job, at, begin, size, buffer);
+    if (!job->class_weight) {
+        return labels;
+    }
+    if (labels != buffer) {
+        memcpy(buffer, labels, size * job->itemsize);
+    }
+    job->kernels->multiply(buffer, size, weights_of(job, begin));
+    return buffer;
+}
+
+/* ---- The classes that a label lists ------------------------------------------------------------
+ */
+
+/* Each class once, with the sum of its probabilities; returns the sum of all. */
+static double read_listed(const struct xent_job *job, const struct xent_place *at,
+                          struct xent_listed *listed) {
+    enum { MANY = 64 };
+    double sum = 0;
+    const size_t all = job->options->labels.listed;
+    listed->count = 0;
+    for (size_t begin = 0; begin < all; begin += MANY) {
+        const size_t n = all - begin < MANY ? all - begin : MANY;
+        size_t class[MANY];
+        double buffer[MANY];
+        xent_read_indices(job, at, begin, n, class);
+        const char *p = xent_load_labels(job, at, begin, n, (char *)buffer);
+        for (size_t i = 0; i < n; i++) {
+            const double probability = xent_real(job, p + i * job->itemsize);
+            size_t k = 0;
+            while (k < listed->count && listed->class[k] != class[i]) {
+                k++;
+            }
+            if (k == listed->count) {
+                listed->class[k] = class[i];
+                listed->coefficient[k] = 0;
+                listed->count++;
+            }
+            listed->coefficient[k] += probability;
+            sum += probability;
+        }
+    }
+    return sum;
+}
+
+/* ---- Rows --------------------------------------------------------------------------------------
+ */
+
+/* Sums over the classes that are not kept apart. */
+struct sums {
+    double top;
+    struct two rest, spread;
+};
+
+static void add(struct two *sum, double x) {
+    const struct two both = add_two(*sum, (struct two){x, 0});
+    /* What an infinity leaves of the errors is no number. */
+    *sum = both.low - both.low == 0 ? both : (struct two){sum->high + x, 0};
+}
+
+/* A class, or the mean of several, `below` the top. */
+static void add_class(struct sums *sums, double coefficient, double below) {
+    if (coefficient != 0) {
+        add(&sums->rest, coefficient);
+        add(&sums->spread, coefficient * below);
+    }
+}
+
+static void add_block(struct sums *sums, double factor, const struct xent_spread *spread,
+                      double top) {
+    if (factor != 0 && (spread->mass != 0 || spread->spread != 0)) {
+        add(&sums->rest, factor * spread->mass);
+        add(&sums->spread, factor * spread->spread);
+        if (top > -INFINITY && spread->mass != 0) {
+            add(&sums->spread, factor * spread->mass * (sums->top - top));
+        }
+    }
+}
+
+static double count_unmasked(const struct xent_note *notes, size_t count) {
+    double unmasked = 0;
+    for (size_t i = 0; i < count; i++) {
+        unmasked += notes[i].weights.count;
+        unmasked += notes[i].kept != XENT_NO_CLASS && notes[i].logit > -INFINITY;
+    }
+    return unmasked;
+}
+
+/* What each class gets that is not listed, of what the listed ones lack of one; their coefficients
+ * become what is subtracted there, without that share. */
+static double weigh_listed(const struct xent_job *job, const struct xent_place *at, double factor,
+                           double unmasked, double sum, struct xent_listed *listed) {
+    double others = unmasked;
+    for (size_t k = 0; k < listed->count; k++) {
+        others -= xent_read_logit(job, at, listed->class[k]) > -INFINITY;
+    }
+    const bool spreads = job->options->labels.spread_tail && others > 0 && sum < 1;
+    const double share = spreads ? factor * (1 - sum) / others : 0;
+    for (size_t k = 0; k < listed->count; k++) {
+        const bool masked = xent_read_logit(job, at, listed->class[k]) == -INFINITY;
+        const double weight = class_weight(job, listed->class[k]);
+        listed->coefficient[k] *= factor * weight;
+        listed->coefficient[k] -= masked ? 0 : share * weight;
+    }
+    return share;
+}
+
+struct xent_coefficients xent_take_coefficients(const struct xent_job *job,
+                                                const struct xent_place *at,
+                                                const struct xent_note *notes, size_t count,
+                                                const struct xent_note *kept,
+                                                struct xent_listed *listed, struct xent_rows *rows,
+                                                size_t lane) {
+    const struct xent_options *options = job->options;
+    const double weight = xent_row_weight(job, at), smoothing = options->label_smoothing;
+    const double unmasked = count_unmasked(notes, count);
+    struct xent_coefficients c = {.labels = weight * (1 - smoothing)};
+    c.weights = smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0;
+
+    struct sums sums = {.top = -INFINITY};
+    for (size_t i = 0; i < count; i++) {
+        sums.top = fmax(sums.top, notes[i].top);
+        if (&notes[i] != kept) {
+            sums.top = fmax(sums.top, notes[i].logit + notes[i].low);
+        }
+    }
+    double own = c.labels; /* of softmax, which has no label */
+    if (xent_has(job, TARGET)) {
+        own *= class_weight(job, kept->kept);
+    } else if (xent_has(job, LABELS)) {
+        own *= kept->label;
+    }
+    if (xent_has_listed_labels(job)) {
+        const double sum = read_listed(job, at, listed);
+        c.weights += weigh_listed(job, at, c.labels, unmasked, sum, listed);
+        own = 0;
+        for (size_t k = 0; k < listed->count; k++) {
+            if (listed->class[k] == kept->kept) {
+                own = listed->coefficient[k];
+            } else {
+                const double logit = xent_read_logit(job, at, listed->class[k]);
+                const double top = sums.top > -INFINITY ? sums.top : 0;
+                add_class(&sums, listed->coefficient[k], top - logit);
+            }
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct xent_note *note = &notes[i];
+        add_block(&sums, c.labels, &note->labels, note->top);
+        add_block(&sums, c.weights, &note->weights, note->top);
+        if (note != kept && note->kept != XENT_NO_CLASS) {
+            add_class(&sums, c.labels * note->label + c.weights * note->weight,
+                      sums.top - (note->logit + note->low));
+        }
+    }
+    rows->own[lane] = own + c.weights * kept->weight;
+    rows->rest[lane] = sums.rest.high + sums.rest.low;
+    rows->spread[lane] = sums.spread.high + sums.spread.low;
+    rows->top[lane] = sums.top > -INFINITY ? sums.top : 0;
+    rows->square[lane] = weight * options->z_loss;
+    rows->target_logit[lane] = kept->logit;
+    rows->target_low[lane] = kept->low;
+    rows->target_slope[lane] = kept->slope;
+    return c;
+}
