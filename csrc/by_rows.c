@@ -36,7 +36,7 @@ struct row_space {
 struct workspace {
     struct xent_rows *scalars[2];
     struct row_space rows[2 * XENT_ROWS];
-    size_t spaces;      /* so many of them */
+    size_t spaces;               /* so many of them */
     struct xent_load_space load; /* a block; not used where logits load in place, */
     char *store;                 /* nor this where values are stored so */
     char *labels;
@@ -143,9 +143,9 @@ struct row {
     struct xent_place at;
     struct row_space space;
     struct xent_rows *scalars;
-    size_t lane;                     /* of the scalars */
-    bool counts;                     /* else its logits are not read, and its values are zero */
-    size_t target;                   /* the class that is kept out of the sum; XENT_NO_CLASS: none */
+    size_t lane;   /* of the scalars */
+    bool counts;   /* else its logits are not read, and its values are zero */
+    size_t target; /* the class that is kept out of the sum; XENT_NO_CLASS: none */
     struct xent_coefficients shares; /* with options */
 };
 
@@ -177,8 +177,7 @@ static const void *block_ahead(const struct xent_job *job, const struct row *row
                                const struct xent_place *next_row) {
     const size_t next = index + 1 < count_blocks(job) ? index + 1 : 0;
     const struct xent_place *at = next > 0 ? &row->at : next_row;
-    if (!at || !xent_loads_in_place(job) ||
-        block_at(job, next).size != block_at(job, index).size) {
+    if (!at || !xent_loads_in_place(job) || block_at(job, next).size != block_at(job, index).size) {
         return NULL;
     }
     return xent_load(job, at, block_at(job, next).begin, 0, NULL).u;
@@ -265,8 +264,8 @@ static struct xent_sum merge_blocks(const struct xent_job *job, const struct row
         for (size_t i = 0; i < count_blocks(job); i++) {
             const struct xent_note *note = &space->notes[i];
             if (note != kept && note->kept != XENT_NO_CLASS) {
-                space->sums[count++] = (struct xent_sum){
-                    .sum = 1, .low = scale * note->low, .shift = note->logit};
+                space->sums[count++] =
+                    (struct xent_sum){.sum = 1, .low = scale * note->low, .shift = note->logit};
             }
         }
     }
@@ -284,9 +283,8 @@ static void merge_row(const struct xent_job *job, struct row *row) {
     scalars->exponent[lane] = sum.exponent;
     scalars->shift[lane] = sum.shift;
     if (job->options) {
-        row->shares =
-            xent_take_coefficients(job, &row->at, row->space.notes, count_blocks(job), kept,
-                                   &row->space.listed, scalars, lane);
+        row->shares = xent_take_coefficients(job, &row->at, row->space.notes, count_blocks(job),
+                                             kept, &row->space.listed, scalars, lane);
     } else if (kept) {
         scalars->target_logit[lane] = kept->logit;
     } else {
@@ -319,8 +317,8 @@ static void *store_to(const struct xent_job *job, const struct row *row,
     return xent_address(job, VALUES, &row->at) + block.begin * job->itemsize;
 }
 
-/* The terms of a block on their way out, and what is subtracted from them, if it is not the same for
- * all. */
+/* The terms of a block on their way out, and what is subtracted from them, if it is not the same
+ * for all. */
 struct outlet {
     struct xent_emission emission;
     struct xent_adjustment adjustment;
@@ -353,8 +351,8 @@ static struct outlet outlet_of(const struct xent_job *job, const struct row *row
         .by_labels = upstream * row->shares.labels,
         .by_weights = share,
     };
-    const bool same = !job->class_weight && !row->space.notes[index].marked &&
-                      outlet.emission.factor.post == 1;
+    const bool same =
+        !job->class_weight && !row->space.notes[index].marked && outlet.emission.factor.post == 1;
     outlet.adjusts =
         xent_has_dense_labels(job) || row->space.slopes || (xent_has_shares(job) && !same);
     outlet.emission.offset = share;
@@ -408,8 +406,8 @@ static void complete_block(const struct xent_job *job, const struct row *row,
     } else if (outlet.adjusts) {
         struct xent_adjustment by = outlet.adjustment;
         if (xent_has_dense_labels(job)) {
-            by.labels = xent_load_weighed_labels(job, &row->at, block.begin, block.size,
-                                                 work->labels);
+            by.labels =
+                xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels);
         }
         job->kernels->emit_adjusted(&outlet.emission, &by, block.size);
     }
@@ -419,8 +417,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
     if (problem->output == XENT_GRADIENT && row->counts) {
         emit_listed(job, row, block, &outlet);
         if (block_has(block, row->target)) {
-            xent_write_value(job, &row->at, row->target,
-                             row->scalars->target_gradient[row->lane]);
+            xent_write_value(job, &row->at, row->target, row->scalars->target_gradient[row->lane]);
         }
     }
 }
@@ -493,61 +490,86 @@ static void run_rows(void *context, int member, int team) {
 
 void xent_run_rows(struct xent_job *job) { xent_parallel(job->plan.threads, run_rows, job); }
 
-/* One row, whose blocks a team shares. */
+/* ---- Rows whose blocks a team shares -----------------------------------------------------------
+ */
+
+/* In every stage a row is reduced while the one before it is emitted, as in run_rows. */
 struct columns {
     const struct xent_job *job;
-    struct row row;
-    size_t index;
+    struct workspace work; /* of the rows; members have their own for a block */
+    struct xent_cursor at; /* of the row that is reduced */
+    struct row rows[2];
 };
 
-static void reduce_columns(void *context, int member, int team) {
-    const struct columns *columns = context;
-    const struct xent_job *job = columns->job;
-    const struct workspace work = workspace_of(job, member);
-    const struct xent_range blocks = xent_share(count_blocks(job), member, team);
-    struct found found = {0};
-    for (size_t i = blocks.begin; i < blocks.end; i++) {
-        const void *ahead = block_ahead(job, &columns->row, i, NULL);
-        found = reduce_block(job, &columns->row, &work, i, found,
-                             (struct xent_aside){.ahead = i + 1 < blocks.end ? ahead : NULL});
-    }
+static void begin_columns(struct columns *columns, size_t index) {
+    const size_t n = xent_has(columns->job, VALUES) ? index : 0; /* each is finished by itself */
+    columns->rows[index % 2] = begin_row(columns->job, &columns->at.place, &columns->work, n);
 }
 
-static void emit_columns(void *context, int member, int team) {
-    const struct columns *columns = context;
-    const struct xent_job *job = columns->job;
-    const struct workspace work = workspace_of(job, member);
-    const struct xent_range blocks = xent_share(count_blocks(job), member, team);
-    for (size_t i = blocks.begin; i < blocks.end; i++) {
-        emit_block(job, &columns->row, &work, i);
-    }
-    atomic_thread_fence(memory_order_seq_cst);
-}
-
-static void finish_columns(void *context, int member, int team) {
+static void begin_first_column(void *context, int member, int team) {
     (void)member, (void)team;
-    struct columns *columns = context;
-    if (columns->row.counts) {
-        merge_row(columns->job, &columns->row);
-    } else {
-        pass_over_row(columns->job, &columns->row);
+    begin_columns(context, 0);
+}
+
+static void run_column_blocks(void *context, int member, size_t stage, struct xent_parts *parts) {
+    const struct columns *columns = context;
+    const struct xent_job *job = columns->job;
+    const struct workspace work = workspace_of(job, member);
+    const struct row *row = stage < job->rows ? &columns->rows[stage % 2] : NULL;
+    const bool emits = stage > 0 && xent_has(job, VALUES);
+    const struct row *last = emits ? &columns->rows[(stage - 1) % 2] : NULL;
+    struct found found = {0};
+    for (size_t i = xent_take_part(parts), next; i != XENT_NO_PART; i = next) {
+        next = xent_take_part(parts);
+        const bool reduces = row && row->counts;
+        if (!reduces && last) {
+            emit_block(job, last, &work, i);
+        }
+        if (!reduces) {
+            continue;
+        }
+        struct xent_aside aside = {.ahead = NULL};
+        if (next == i + 1) {
+            aside.ahead = block_ahead(job, row, i, NULL);
+        }
+        if (last) {
+            aside.emission = emission_of(job, last, &work, i);
+        }
+        found = reduce_block(job, row, &work, i, found, aside);
+        if (last) {
+            complete_block(job, last, &work, i);
+        }
     }
-    xent_finish_rows(columns->job, columns->row.scalars, columns->index, 1);
+    atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
+}
+
+static void between_columns(void *context, size_t stage) {
+    struct columns *columns = context;
+    const struct xent_job *job = columns->job;
+    if (stage >= job->rows) {
+        return;
+    }
+    struct row *row = &columns->rows[stage % 2];
+    if (row->counts) {
+        merge_row(job, row);
+    } else {
+        pass_over_row(job, row);
+    }
+    xent_finish_rows(job, row->scalars, stage, 1);
+    if (stage + 1 < job->rows) {
+        xent_advance(&columns->at, job, 1);
+        begin_columns(columns, stage + 1);
+    }
 }
 
 void xent_run_columns(struct xent_job *job) {
-    const struct workspace work = workspace_of(job, 0);
-    struct columns columns = {.job = job};
-    struct xent_cursor at = xent_at_row(job, 0);
-    for (; columns.index < job->rows; columns.index++) {
-        columns.row = begin_row(job, &at.place, &work, 0);
-        if (columns.row.counts) {
-            xent_parallel(job->plan.threads, reduce_columns, &columns);
-        }
-        xent_parallel(1, finish_columns, &columns);
-        if (xent_has(job, VALUES)) {
-            xent_parallel(job->plan.threads, emit_columns, &columns);
-        }
-        xent_advance(&at, job, 1);
-    }
+    struct columns columns = {.job = job, .work = workspace_of(job, 0), .at = xent_at_row(job, 0)};
+    xent_parallel(1, begin_first_column, &columns); /* in the default environment */
+    const struct xent_stages stages = {
+        .count = job->rows + xent_has(job, VALUES),
+        .parts = count_blocks(job),
+        .work = run_column_blocks,
+        .between = between_columns,
+    };
+    xent_parallel_stages(job->plan.threads, &stages, &columns);
 }

@@ -19,6 +19,8 @@
 #include "xent.h"
 
 #include <fenv.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 
 #ifdef __SSE2__
 #    include <xmmintrin.h>
@@ -65,35 +67,41 @@ struct xent_range xent_share(size_t total, int member, int team) {
 #    include <pthread.h>
 #    include <sched.h>
 #    include <signal.h>
-#    include <stdatomic.h>
-#    include <stdbool.h>
 #    include <stdlib.h>
 #    include <time.h>
 #    include <unistd.h>
 
-/* ---- A worker and its caller: one slot, which both wait on --------------------------------- */
+/* ---- A number that threads wait on -------------------------------------------------------------
+ */
 
-/* How long to look for the other side before going to sleep. As long as it takes to be woken (5 to
- * 15 us were measured), so that a loop of calls meets its workers awake. */
+/* How long to look at it before going to sleep. As long as it takes to be woken (5 to 15 us were
+ * measured), so that a loop of calls meets its workers awake. */
 static const int64_t SPIN_NANOSECONDS = 20000;
 
-enum slot_state {
-    IDLE,
-    OFFERED, /* by a caller, who may still take it back */
-    TAKEN    /* by the worker, which makes it IDLE again when it is done */
-};
-
-struct worker {
-    _Alignas(XENT_CACHE_LINE) atomic_int state;
-    atomic_int sleepers; /* of the two sides; both can be on their way out of a sleep at once */
-    xent_work *work;     /* what is offered, with its arguments */
-    void *context;
-    int member, team;
-    atomic_int processor; /* of the caller, as it offered */
-    struct worker *next;  /* in the pool, or in the team it is in */
+struct signal {
+    _Alignas(XENT_CACHE_LINE) atomic_int value;
+    atomic_int sleepers; /* some may be on their way out of a sleep */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
 };
+
+static bool make_signal(struct signal *signal, int value) {
+    atomic_init(&signal->value, value);
+    atomic_init(&signal->sleepers, 0);
+    if (pthread_mutex_init(&signal->mutex, NULL) != 0) {
+        return false;
+    }
+    if (pthread_cond_init(&signal->changed, NULL) != 0) {
+        (void)pthread_mutex_destroy(&signal->mutex);
+        return false;
+    }
+    return true;
+}
+
+static void end_signal(struct signal *signal) {
+    (void)pthread_cond_destroy(&signal->changed);
+    (void)pthread_mutex_destroy(&signal->mutex);
+}
 
 static void relax(void) {
 #    if defined(__x86_64__) || defined(__i386__)
@@ -109,12 +117,12 @@ static int64_t nanoseconds(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Whether the slot has left the state within the time of spinning. */
-static bool spin_while(struct worker *worker, enum slot_state state) {
+/* Whether the value has become another within the time of spinning. */
+static bool spin_while(struct signal *signal, int value) {
     const int64_t end = nanoseconds() + SPIN_NANOSECONDS;
     do {
         for (int i = 0; i < 16; i++) {
-            if (atomic_load(&worker->state) != (int)state) {
+            if (atomic_load(&signal->value) != value) {
                 return true;
             }
             relax();
@@ -123,37 +131,53 @@ static bool spin_while(struct worker *worker, enum slot_state state) {
     return false;
 }
 
-/* Returns once the slot may have left the state. A worker that was woken for work that has been
- * taken back meanwhile looks for the next, which is likely to follow soon, before it sleeps again.
- */
-static void wait_while(struct worker *worker, enum slot_state state) {
-    if (spin_while(worker, state)) {
+/* Returns once the value may be another. A worker that was woken for work that has been taken back
+ * meanwhile looks for the next, which is likely to follow soon, before it sleeps again. */
+static void wait_while(struct signal *signal, int value) {
+    if (spin_while(signal, value)) {
         return;
     }
-    (void)pthread_mutex_lock(&worker->mutex);
-    atomic_fetch_add(&worker->sleepers, 1);
-    if (atomic_load(&worker->state) == (int)state) {
-        (void)pthread_cond_wait(&worker->changed, &worker->mutex);
+    (void)pthread_mutex_lock(&signal->mutex);
+    atomic_fetch_add(&signal->sleepers, 1);
+    if (atomic_load(&signal->value) == value) {
+        (void)pthread_cond_wait(&signal->changed, &signal->mutex);
     }
-    atomic_fetch_sub(&worker->sleepers, 1);
-    (void)pthread_mutex_unlock(&worker->mutex);
+    atomic_fetch_sub(&signal->sleepers, 1);
+    (void)pthread_mutex_unlock(&signal->mutex);
 }
 
 /* Either the store is seen by who is about to sleep, or the sleeper is seen here: both accesses of
  * both sides are sequentially consistent. */
-static void change_to(struct worker *worker, enum slot_state state) {
-    atomic_store(&worker->state, (int)state);
-    if (atomic_load(&worker->sleepers) > 0) {
-        (void)pthread_mutex_lock(&worker->mutex);
-        (void)pthread_cond_broadcast(&worker->changed);
-        (void)pthread_mutex_unlock(&worker->mutex);
+static void change_to(struct signal *signal, int value) {
+    atomic_store(&signal->value, value);
+    if (atomic_load(&signal->sleepers) > 0) {
+        (void)pthread_mutex_lock(&signal->mutex);
+        (void)pthread_cond_broadcast(&signal->changed);
+        (void)pthread_mutex_unlock(&signal->mutex);
     }
 }
+
+/* ---- A worker and its caller: one slot, which both wait on --------------------------------- */
+
+enum slot_state {
+    IDLE,
+    OFFERED, /* by a caller, who may still take it back */
+    TAKEN    /* by the worker, which makes it IDLE again when it is done */
+};
+
+struct worker {
+    struct signal state;
+    xent_work *work; /* what is offered, with its arguments */
+    void *context;
+    int member, team;
+    atomic_int processor; /* of the caller, as it offered */
+    struct worker *next;  /* in the pool, or in the team it is in */
+};
 
 /* Of the worker that takes an offer and the caller that takes it back, one succeeds. */
 static bool take_offer(struct worker *worker, enum slot_state next) {
     int offered = OFFERED;
-    return atomic_compare_exchange_strong(&worker->state, &offered, (int)next);
+    return atomic_compare_exchange_strong(&worker->state.value, &offered, (int)next);
 }
 
 /* Where every processor is taken, by a BLAS's waiting threads for instance, the scheduler likes to
@@ -185,11 +209,11 @@ static int this_processor(void) {
 static void *work_for_ever(void *argument) {
     struct worker *worker = argument;
     for (;;) {
-        wait_while(worker, IDLE);
+        wait_while(&worker->state, IDLE);
         leave_callers_processor(worker);
         if (take_offer(worker, TAKEN)) {
             worker->work(worker->context, worker->member, worker->team);
-            change_to(worker, IDLE);
+            change_to(&worker->state, IDLE);
         }
     }
     return NULL;
@@ -235,11 +259,8 @@ static struct worker *make_worker(void) {
     if (!worker) {
         return NULL;
     }
-    atomic_init(&worker->state, IDLE);
-    atomic_init(&worker->sleepers, 0);
     atomic_init(&worker->processor, -1);
-    if (pthread_mutex_init(&worker->mutex, NULL) != 0 ||
-        pthread_cond_init(&worker->changed, NULL) != 0 || !start(worker)) {
+    if (!make_signal(&worker->state, IDLE) || !start(worker)) {
         free(worker);
         return NULL;
     }
@@ -292,7 +313,7 @@ static struct worker *offer(xent_work *work, void *context, int team) {
         atomic_store(&worker->processor, processor);
         worker->next = last;
         last = worker;
-        change_to(worker, OFFERED);
+        change_to(&worker->state, OFFERED);
     }
     return last;
 }
@@ -314,8 +335,8 @@ static void run_team(xent_work *work, void *context, int team) {
     struct worker *const last = offer(work, context, team);
     do_the_rest(last, work, context, team);
     for (struct worker *worker = last; worker; worker = worker->next) {
-        while (atomic_load(&worker->state) == TAKEN) {
-            wait_while(worker, TAKEN);
+        while (atomic_load(&worker->state.value) == TAKEN) {
+            wait_while(&worker->state, TAKEN);
         }
     }
     give_back(last);
@@ -324,6 +345,22 @@ static void run_team(xent_work *work, void *context, int team) {
 const char *xent_threading(void) { return "pthreads"; }
 
 #else
+
+/* A single thread waits for nobody. */
+struct signal {
+    atomic_int value;
+};
+
+static bool make_signal(struct signal *signal, int value) {
+    atomic_init(&signal->value, value);
+    return true;
+}
+
+static void end_signal(struct signal *signal) { (void)signal; }
+
+static void wait_while(struct signal *signal, int value) { (void)signal, (void)value; }
+
+static void change_to(struct signal *signal, int value) { atomic_store(&signal->value, value); }
 
 static void run_team(xent_work *work, void *context, int team) {
     for (int member = 0; member < team; member++) {
@@ -342,4 +379,113 @@ void xent_parallel(int threads, xent_work *work, void *context) {
     set_default_environment();
     run_team(work, context, threads);
     set_environment(before);
+}
+
+/* ---- Stages ------------------------------------------------------------------------------------
+ */
+
+/* Members beyond so many begin with the share of another. */
+enum { SHARES = 64 };
+
+/* A stage's parts that one member takes one after the other, as long as no other has run out. */
+struct share {
+    _Alignas(XENT_CACHE_LINE) atomic_size_t taken; /* in this stage and all before it */
+    struct xent_range parts;
+};
+
+struct team {
+    const struct xent_stages *stages;
+    void *context;
+    size_t shares, members;
+    struct signal stage;                          /* that is being done; their number at the end */
+    _Alignas(XENT_CACHE_LINE) atomic_size_t done; /* parts, of this stage and all before it */
+    struct share share[SHARES];
+};
+
+struct xent_parts {
+    struct team *team;
+    size_t stage;
+    size_t home, visited;   /* the share to begin with, and how many are used up */
+    struct xent_range held; /* parts that are taken and not begun */
+    size_t count;           /* of all that were taken */
+};
+
+/* How many to take at once of so many parts that are left of a share: neighbours, which are done
+ * one after the other, but few enough that the others find something to take. */
+static size_t portion(const struct xent_parts *parts, size_t left) {
+    const size_t members = parts->team->members, split = parts->visited == 0 ? 4 : 2 * members;
+    return (left + split - 1) / split;
+}
+
+/* Since `taken` never starts anew, who is late takes nothing of another stage: as long as this one
+ * has parts left, there is no other. */
+static bool take_from(struct share *share, struct xent_parts *parts) {
+    const size_t size = share->parts.end - share->parts.begin, end = size * (parts->stage + 1);
+    size_t taken = atomic_load(&share->taken), n;
+    do {
+        if (taken >= end) {
+            return false;
+        }
+        n = portion(parts, end - taken);
+    } while (!atomic_compare_exchange_weak(&share->taken, &taken, taken + n));
+    const size_t begin = share->parts.end - (end - taken);
+    parts->held = (struct xent_range){begin, begin + n};
+    parts->count += n;
+    return true;
+}
+
+size_t xent_take_part(struct xent_parts *parts) {
+    struct team *team = parts->team;
+    while (parts->held.begin == parts->held.end) {
+        if (parts->visited == team->shares) {
+            return XENT_NO_PART;
+        }
+        if (!take_from(&team->share[(parts->home + parts->visited) % team->shares], parts)) {
+            parts->visited++;
+        }
+    }
+    return parts->held.begin++;
+}
+
+/* The member whose parts complete a stage ends it. One that took none cannot be it. */
+static void run_stages(void *context, int member, int size) {
+    (void)size;
+    struct team *team = context;
+    const struct xent_stages *stages = team->stages;
+    int stage = atomic_load(&team->stage.value);
+    while ((size_t)stage < stages->count) {
+        struct xent_parts parts = {
+            .team = team, .stage = (size_t)stage, .home = (size_t)member % team->shares};
+        stages->work(team->context, member, (size_t)stage, &parts);
+        const size_t all = stages->parts * ((size_t)stage + 1);
+        if (parts.count > 0 && atomic_fetch_add(&team->done, parts.count) + parts.count == all) {
+            if (stages->between) {
+                stages->between(team->context, (size_t)stage);
+            }
+            change_to(&team->stage, stage + 1);
+        }
+        int now;
+        while ((now = atomic_load(&team->stage.value)) == stage) {
+            wait_while(&team->stage, stage);
+        }
+        stage = now;
+    }
+}
+
+void xent_parallel_stages(int threads, const struct xent_stages *stages, void *context) {
+    struct team team; /* more than need be cleared */
+    team.stages = stages;
+    team.context = context;
+    team.shares = threads < SHARES ? (size_t)threads : SHARES;
+    team.members = (size_t)threads;
+    const bool waits = make_signal(&team.stage, 0);
+    atomic_init(&team.done, 0);
+    for (size_t i = 0; i < team.shares; i++) {
+        atomic_init(&team.share[i].taken, 0);
+        team.share[i].parts = xent_share(stages->parts, (int)i, (int)team.shares);
+    }
+    xent_parallel(waits ? threads : 1, run_stages, &team);
+    if (waits) {
+        end_signal(&team.stage);
+    }
 }

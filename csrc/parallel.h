@@ -3,6 +3,7 @@
 #define XENT_PARALLEL_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* What a member of a team does; `member` counts from 0 to `team` - 1. */
 typedef void xent_work(void *context, int member, int team);
@@ -10,6 +11,28 @@ typedef void xent_work(void *context, int member, int team);
 /* Runs `work` on at most `threads` threads, in the default floating-point environment, and returns
  * when all are done. The caller's environment is left as it was. */
 void xent_parallel(int threads, xent_work *work, void *context);
+
+/* Work in stages, each of which is divided in as many parts. A member takes parts of a stage until
+ * none is left, and goes on to the next stage once all parts of this one are done. Until it has
+ * taken a part, it may not look at what `between` writes: it may be late, and the stage over. */
+struct xent_parts;
+
+struct xent_stages {
+    size_t count, parts; /* at least one part */
+    void (*work)(void *context, int member, size_t stage, struct xent_parts *parts);
+    void (*between)(void *context, size_t stage); /* by one member, once a stage is done; or NULL */
+};
+
+/* Runs the stages as `xent_parallel` runs its work. Members that come late find fewer parts left,
+ * and nobody waits for those that do not come. */
+void xent_parallel_stages(int threads, const struct xent_stages *stages, void *context);
+
+#define XENT_NO_PART SIZE_MAX
+
+/* The next part for this member to do, counted from 0; XENT_NO_PART: none is left. They come in
+ * order from the member's own share, which is the same in every stage, as long as it lasts, and
+ * then from others' shares. Whoever takes a part does it before his work returns. */
+size_t xent_take_part(struct xent_parts *parts);
 
 struct xent_range {
     size_t begin, end;

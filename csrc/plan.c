@@ -2,12 +2,18 @@
  * are, and neither data nor how threads are made. */
 #include "plan.h"
 
+#include "fresh.h"
 #include "kernels.h"
 #include "team_size.h"
 
-/* Waking a team takes about 5 us, in which one thread reduces some 2^14 logits; below twice that a
- * second thread does not pay. */
-static const size_t LOGITS_PER_THREAD = 1 << 14;
+/* Work is counted in logits of long rows, of which one thread reduces some 2000 in a microsecond.
+ * The scalars of a row, and its way through a tile, take as long as so many more. */
+static const double WORK_OF_ROW = 24;
+
+/* To wake a thread takes its caller 5 us, and as long again passes until it comes: where it sleeps,
+ * a second one loses up to a tenth of 25 us of work and gains from 35 us on; where it is awake it
+ * gains from 7 us on. */
+static const double WORK_PER_THREAD = 3 << 13;
 
 /* A row is worth dividing when every thread gets a few blocks of it. */
 static const size_t BLOCKS_PER_THREAD = 4;
@@ -16,21 +22,56 @@ static const size_t BLOCKS_PER_THREAD = 4;
  * reading the lines first, a third of the traffic. */
 static const double STREAM_FROM = 8 << 20;
 
-/* How many threads so many logits are worth, of those there are. Asking for them takes a while,
- * too. */
-static size_t team_for(const struct xent_problem *problem, double logits) {
-    if (logits < 2 * (double)LOGITS_PER_THREAD) {
+/* How many threads so much work is worth, of those there are. Asking for them takes a while, too.
+ */
+static size_t team_for(const struct xent_problem *problem, double work) {
+    if (work < 2 * WORK_PER_THREAD) {
         return 1;
     }
     const int most = xent_team_size(problem->threads);
-    const double worth = logits / (double)LOGITS_PER_THREAD;
+    const double worth = work / WORK_PER_THREAD;
     return worth < (double)most ? (size_t)worth : (size_t)most;
+}
+
+/* The lines of a page that comes with the write are in the caches, for the kernel has just cleared
+ * them. An allocator's own data may lie beside the first row: ask for the one in the middle. */
+static bool in_fresh_pages(const struct xent_problem *problem) {
+    const char *row = problem->values.data;
+    for (size_t dim = 0; dim < problem->row_dims; dim++) {
+        row += (ptrdiff_t)(problem->row_shape[dim] / 2) * problem->values.row_strides[dim];
+    }
+    return xent_is_fresh(row);
+}
+
+static bool is_half(const struct xent_problem *problem) {
+    return problem->dtype == XENT_F16 || problem->dtype == XENT_BF16;
+}
+
+static bool takes_lanes(const struct xent_problem *problem) {
+    return problem->classes <= XENT_TILE_CLASSES && !is_half(problem) && !problem->swapped &&
+           !problem->options;
+}
+
+static size_t size_of_value(const struct xent_problem *problem) {
+    const size_t narrow =
+        is_half(problem) && !problem->wide_values ? sizeof(uint16_t) : sizeof(float);
+    return problem->dtype == XENT_F64 ? sizeof(double) : narrow;
+}
+
+static bool streams(const struct xent_problem *problem, double logits) {
+    const size_t itemsize = size_of_value(problem);
+    const bool in_place = problem->values.data == problem->logits.data; /* the lines are there */
+    /* A tile's columns can be streamed as well. */
+    const bool contiguous = takes_lanes(problem) ||
+                            (!is_half(problem) && problem->values_stride == (ptrdiff_t)itemsize);
+    return problem->values.data && contiguous && !in_place &&
+           logits * (double)itemsize >= STREAM_FROM && !in_fresh_pages(problem);
 }
 
 struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const size_t blocks = (problem->classes + XENT_BLOCK - 1) / XENT_BLOCK;
     const double logits = (double)rows * (double)problem->classes;
-    size_t team = team_for(problem, logits);
+    size_t team = team_for(problem, logits + (double)rows * WORK_OF_ROW);
 
     /* Rows are shared where they are many, because then nobody waits within a row. */
     size_t sharing_columns = blocks / BLOCKS_PER_THREAD;
@@ -38,19 +79,11 @@ struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const bool by_columns = rows < team && sharing_columns > rows;
     team = by_columns ? sharing_columns : team < rows ? team : rows;
 
-    const enum xent_dtype dtype = problem->dtype;
-    const bool half = dtype == XENT_F16 || dtype == XENT_BF16;
-    const size_t itemsize =
-        dtype == XENT_F64 ? sizeof(double) : half && !problem->wide_values ? sizeof(uint16_t) : sizeof(float);
-    const bool in_place = problem->values.data == problem->logits.data; /* the lines are there */
-    const bool few_classes = problem->classes <= XENT_TILE_CLASSES;
-    const bool lanes = few_classes && !half && !problem->swapped && !problem->options;
-    /* A tile's columns can be streamed as well. */
-    const bool contiguous = lanes || (!half && problem->values_stride == (ptrdiff_t)itemsize);
+    const bool lanes = takes_lanes(problem);
     const enum xent_regime by_blocks = by_columns ? XENT_BY_COLUMNS : XENT_BY_ROWS;
     return (struct xent_plan){
         .regime = lanes ? XENT_BY_LANES : by_blocks,
         .threads = team > 1 ? (int)team : 1,
-        .stream = contiguous && !in_place && logits * (double)itemsize >= STREAM_FROM,
+        .stream = streams(problem, logits),
     };
 }

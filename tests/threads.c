@@ -1,10 +1,14 @@
 /* Teams of threads under a race detector: callers of many sizes at once, on one pool. Exits with 0
- * if every member of every team did its work once. */
+ * if every member of every team did its work once, and every part of every stage was done once and
+ * after the stage before. */
+#define _POSIX_C_SOURCE 200809L /* nanosleep */
+
 #include "parallel.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { CALLERS = 6, LARGEST_TEAM = 8, REGIONS = 2000 };
 
@@ -18,10 +22,69 @@ static void count(void *context, int member, int team) {
     tally->regions[member] += team;
 }
 
+/* ---- Stages ------------------------------------------------------------------------------------
+ */
+
+enum { STAGES = 5, PARTS = 23 };
+
+/* Each part counts on from its neighbours' of the stage before, so that it must come after them. */
+struct counts {
+    long parts[STAGES][PARTS];
+    long after[STAGES]; /* from one part of the stage and from the stage before */
+    int region;
+};
+
+/* Some wait so long for this part that they go to sleep. */
+static void be_slow(const struct counts *counts, size_t stage, size_t part) {
+    if (counts->region % 100 == 0 && part == stage * 5) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+}
+
+static void count_parts(void *context, int member, size_t stage, struct xent_parts *parts) {
+    struct counts *counts = context;
+    (void)member;
+    for (size_t i; (i = xent_take_part(parts)) != XENT_NO_PART;) {
+        be_slow(counts, stage, i);
+        if (stage == 0) {
+            counts->parts[stage][i]++;
+        } else {
+            const long *before = counts->parts[stage - 1];
+            counts->parts[stage][i] +=
+                before[i] + before[(i + 1) % PARTS] + counts->after[stage - 1];
+        }
+    }
+}
+
+static void count_stage(void *context, size_t stage) {
+    struct counts *counts = context;
+    counts->after[stage] +=
+        counts->parts[stage][stage] + (stage > 0 ? counts->after[stage - 1] : 0);
+}
+
+static void run_stages(int team, int region) {
+    static const struct xent_stages stages = {STAGES, PARTS, count_parts, count_stage};
+    struct counts counts = {.region = region};
+    xent_parallel_stages(team, &stages, &counts);
+    long part = 1, after = 1;
+    for (size_t stage = 0; stage < STAGES; stage++) {
+        for (size_t i = 0; i < PARTS; i++) {
+            if (counts.parts[stage][i] != part || counts.after[stage] != after) {
+                fprintf(stderr, "stage %zu, part %zu, team of %d, region %d\n", stage, i, team,
+                        region);
+                exit(1);
+            }
+        }
+        part = 2 * part + after;
+        after += part;
+    }
+}
+
 static void *call(void *argument) {
     const int team = 1 + *(const int *)argument % LARGEST_TEAM;
     struct tally tally = {{0}};
     for (int i = 0; i < REGIONS; i++) {
+        run_stages(team, i);
         xent_parallel(team, count, &tally);
         for (int member = 0; member < team; member++) {
             if (tally.regions[member] != (long)team * (i + 1)) {
