@@ -113,7 +113,8 @@ static void run_lanes(void *context, int member, int team) {
     struct workspace *work = (struct workspace *)(void *)xent_workspace(job, member);
     const struct xent_range range = xent_share(job->rows, member, team);
     struct xent_cursor at = xent_at_row(job, range.begin);
-    memset(&work->rows, 0, sizeof work->rows); /* lanes without a row are computed, too */
+    /* Lanes without a row are computed, too. */
+    memset(&work->rows, 0, offsetof(struct xent_rows, loss));
     for (size_t i = 0; i < XENT_ROWS; i++) {
         work->rows.target_logit[i] = -INFINITY;
     }

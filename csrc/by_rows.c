@@ -53,9 +53,7 @@ static size_t batch_size(const struct xent_job *job) {
 enum { PAGE = 4096 };
 
 /* Whether blocks have notes. */
-static bool takes_notes(const struct xent_job *job) {
-    return job->options || xent_keeps_largest(job);
-}
+static bool takes_notes(const struct xent_job *job) { return job->options || job->keeps_largest; }
 
 /* The sizes of the parts of a workspace. */
 struct layout {
@@ -66,12 +64,12 @@ struct layout {
 static struct layout layout_of(const struct xent_job *job) {
     const struct xent_problem *problem = job->problem;
     const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
-    const bool gathers = !xent_loads_in_place(job);
-    const bool scatters = xent_has(job, VALUES) && !xent_stores_in_place(job);
+    const bool gathers = !job->loads_in_place;
+    const bool scatters = xent_has(job, VALUES) && !job->stores_in_place;
     const bool notes = takes_notes(job), caps = job->options && job->options->softcap > 0;
     const size_t block = xent_whole_lines(XENT_BLOCK * job->itemsize);
     const size_t row = xent_whole_lines(problem->classes * job->itemsize);
-    const size_t listed = xent_has_listed_labels(job) ? job->options->labels.listed : 0;
+    const size_t listed = job->listed_labels ? job->options->labels.listed : 0;
     return (struct layout){
         .spaces = xent_has(job, VALUES) ? 2 * batch_size(job) : 1,
         .scalars = xent_whole_lines(sizeof(struct xent_rows)),
@@ -83,7 +81,7 @@ static struct layout layout_of(const struct xent_job *job) {
         .load = gathers ? block : 0,
         .lows = caps ? block : 0,
         .store = scatters ? block : 0,
-        .labels = xent_has_dense_labels(job) ? block : 0,
+        .labels = job->dense_labels ? block : 0,
     };
 }
 
@@ -177,7 +175,7 @@ static const void *block_ahead(const struct xent_job *job, const struct row *row
                                const struct xent_place *next_row) {
     const size_t next = index + 1 < count_blocks(job) ? index + 1 : 0;
     const struct xent_place *at = next > 0 ? &row->at : next_row;
-    if (!at || !xent_loads_in_place(job) || block_at(job, next).size != block_at(job, index).size) {
+    if (!at || !job->loads_in_place || block_at(job, next).size != block_at(job, index).size) {
         return NULL;
     }
     return xent_load(job, at, block_at(job, next).begin, 0, NULL).u;
@@ -205,7 +203,7 @@ static double largest_but(const struct xent_job *job, const struct row *row,
 static size_t kept_of_block(const struct xent_job *job, const struct row *row,
                             const struct xent_logits *logits, struct block block,
                             struct found found) {
-    if (!xent_keeps_largest(job)) {
+    if (!job->keeps_largest) {
         return block_has(block, row->target) ? row->target - block.begin : XENT_NO_CLASS;
     }
     const double largest =
@@ -224,11 +222,12 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     load.slopes = space->slopes ? space->slopes + offset : NULL;
     const struct xent_logits logits = xent_load(job, &row->at, block.begin, block.size, &load);
     const size_t skip = kept_of_block(job, row, &logits, block, found);
-    if (xent_keeps_largest(job)) {
+    if (job->keeps_largest) {
         found.known = false; /* of the others it is not */
     }
     const double max = largest_but(job, row, &logits, block, skip, found);
     aside.exps = space->exps ? space->exps + offset : NULL;
+    aside.keeps_skip = job->keeps_largest; /* most of them are not kept apart in the end */
     space->sums[index] = job->kernels->reduce(&logits, block.size, skip, max, &aside);
     if (space->notes) {
         struct xent_note *const note = &space->notes[index];
@@ -258,9 +257,9 @@ static const struct xent_note *kept_of_row(const struct xent_job *job, const str
 static struct xent_sum merge_blocks(const struct xent_job *job, const struct row *row,
                                     const struct xent_note *kept) {
     const struct row_space *space = &row->space;
-    const double scale = xent_request_of(job).scale;
+    const double scale = job->request.scale;
     size_t count = count_blocks(job);
-    if (kept && xent_keeps_largest(job)) {
+    if (kept && job->keeps_largest) {
         for (size_t i = 0; i < count_blocks(job); i++) {
             const struct xent_note *note = &space->notes[i];
             if (note != kept && note->kept != XENT_NO_CLASS) {
@@ -311,7 +310,7 @@ static void pass_over_row(const struct xent_job *job, const struct row *row) {
 /* Where a block's values go first: to their place, or to a buffer. */
 static void *store_to(const struct xent_job *job, const struct row *row,
                       const struct workspace *work, struct block block) {
-    if (!xent_stores_in_place(job)) {
+    if (!job->stores_in_place) {
         return work->store;
     }
     return xent_address(job, VALUES, &row->at) + block.begin * job->itemsize;
@@ -332,19 +331,20 @@ static struct outlet outlet_of(const struct xent_job *job, const struct row *row
     }
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
-    const struct xent_request request = xent_request_of(job);
-    struct outlet outlet = {.emission = {
-                                .exps = row->space.exps + offset,
-                                .out = store_to(job, row, work, block),
-                                .factor = job->finish->factor(row->scalars, row->lane,
-                                                              &row->space.sums[index], &request),
-                                .stream = job->plan.stream,
-                            }};
+    struct outlet outlet = {
+        .emission = {
+            .exps = row->space.exps + offset,
+            .out = store_to(job, row, work, block),
+            .factor = job->finish->factor(row->scalars, row->lane, &row->space.sums[index],
+                                          &job->request),
+            .stream = job->plan.stream,
+        }};
     if (!job->options || job->problem->output != XENT_GRADIENT) {
         return outlet;
     }
     const double upstream = row->scalars->upstream[row->lane];
-    const double share = upstream * row->shares.weights;
+    /* Infinity times zero is zero here. */
+    const double share = row->shares.weights != 0 ? upstream * row->shares.weights : 0;
     outlet.adjustment = (struct xent_adjustment){
         .weights = job->class_weight ? (const char *)job->class_weight + offset : NULL,
         .slopes = row->space.slopes ? row->space.slopes + offset : NULL,
@@ -353,8 +353,7 @@ static struct outlet outlet_of(const struct xent_job *job, const struct row *row
     };
     const bool same =
         !job->class_weight && !row->space.notes[index].marked && outlet.emission.factor.post == 1;
-    outlet.adjusts =
-        xent_has_dense_labels(job) || row->space.slopes || (xent_has_shares(job) && !same);
+    outlet.adjusts = job->dense_labels || row->space.slopes || (job->shares && !same);
     outlet.emission.offset = share;
     return outlet;
 }
@@ -405,7 +404,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
                                    row->scalars->loss[row->lane], out);
     } else if (outlet.adjusts) {
         struct xent_adjustment by = outlet.adjustment;
-        if (xent_has_dense_labels(job)) {
+        if (job->dense_labels) {
             by.labels =
                 xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels);
         }

@@ -22,9 +22,7 @@ struct V(reference) {
 };
 
 /* Whether the largest logit z is subtracted from all. */
-XENT_INLINE bool V(is_shifted)(double z) {
-    return z - z != 0 || fabs(z) >= (double)V(SHIFT_FROM);
-}
+XENT_INLINE bool V(is_shifted)(double z) { return z - z != 0 || fabs(z) >= (double)V(SHIFT_FROM); }
 
 /* The reference of a block whose largest class is m; `sum` gets it as numbers. */
 XENT_INLINE struct V(reference) V(refer_to)(REAL m, double scale, struct xent_sum *sum) {

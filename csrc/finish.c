@@ -49,25 +49,11 @@ static double precise_lse(const struct xent_job *job, size_t row) {
     return job->finish->log_near_one(&sum);
 }
 
-struct xent_request xent_request_of(const struct xent_job *job) {
-    const enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
-    const struct xent_options *options = job->options;
-    double scale = options ? options->scale : 1;
-    scale = options && options->softcap > 0 ? options->softcap : scale;
-    return (struct xent_request){
-        .by = xent_has(job, VALUES) ? own : XENT_NO_SCALE,
-        .single = job->single,
-        .options = options != NULL,
-        .scale = scale,
-    };
-}
-
 void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t first,
                       size_t count) {
     const double near_zero = 0.5;
     const struct xent_problem *problem = job->problem;
-    const struct xent_request request = xent_request_of(job);
-    job->finish->finish(rows, count, &request);
+    job->finish->finish(rows, count, &job->request);
     if (problem->loss) {
         memcpy(problem->loss + first, rows->loss, count * sizeof *rows->loss);
     }

@@ -9,9 +9,6 @@
 void xent_take_rows(const struct xent_job *job, const struct xent_place *at, size_t n,
                     struct xent_rows *rows, size_t lane);
 
-/* What the job asks of the kernels that know the formulas. */
-struct xent_request xent_request_of(const struct xent_job *job);
-
 /* Finishes so many lanes, which are the rows from `first` on, and writes their loss and lse. */
 void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t first,
                       size_t count);

@@ -210,8 +210,8 @@ XENT_INLINE struct pair distance_from(const struct xent_rows *rows, size_t i, ve
             distance.high = f64_add(distance.high, distance.low);
             distance.low = number(0);
         }
-        distance = multiply(distance, (struct pair){number(request->scale), number(0)},
-                            request->single);
+        distance =
+            multiply(distance, (struct pair){number(request->scale), number(0)}, request->single);
         distance.low = is_number_else(distance.low, number(0));
     }
     return distance;
@@ -223,8 +223,8 @@ XENT_INLINE vec loss_with_options(const struct xent_rows *rows, size_t i, vec lo
     const vec scale = number(request->scale), rest = f64_load(rows->rest + i);
     const vec top = f64_load(rows->top + i), spread = f64_load(rows->spread + i);
     /* lse - top is no less than zero. Where no number comes of the target, it is at -inf. */
-    const vec target = f64_add(f64_sub(f64_load(rows->target_logit + i), top),
-                               f64_load(rows->target_low + i));
+    const vec target =
+        f64_add(f64_sub(f64_load(rows->target_logit + i), top), f64_load(rows->target_low + i));
     vec above = f64_fma(target, scale, loss);
     above = is_number_else(above, f64_sub(lse, f64_mul(top, scale)));
     const vec others = f64_add(weighed(rest, above), weighed(spread, scale));
@@ -455,8 +455,7 @@ XENT_INLINE struct pair scaled_difference(double a, double b, double scale, bool
 }
 
 static struct xent_factor factor(const struct xent_rows *rows, size_t row,
-                                 const struct xent_sum *block,
-                                 const struct xent_request *request) {
+                                 const struct xent_sum *block, const struct xent_request *request) {
     const bool single = request->single;
     struct xent_factors factors;
     struct pair scale = {number(rows->scale[row]), number(rows->scale_low[row])};
@@ -499,7 +498,7 @@ XENT_INLINE double ln_size(const struct xent_sum *s, double scale) {
 
 /* The sum in other units. */
 XENT_INLINE struct two in_units(const struct xent_sum *s, double exponent, double shift,
-                               double scale) {
+                                double scale) {
     struct pair value = {number(s->sum), number(s->low)};
     vec by = number(s->exponent - exponent);
     if (s->shift != shift) {

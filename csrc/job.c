@@ -17,6 +17,44 @@ static void add_dim(struct xent_job *job, const struct xent_array *arrays, size_
     }
 }
 
+/* The dtype of the kernels' numbers. */
+static enum xent_dtype working_dtype(const struct xent_job *job) {
+    return job->single ? XENT_F32 : XENT_F64;
+}
+
+static enum xent_dtype values_dtype(const struct xent_job *job) {
+    return job->problem->wide_values ? XENT_F32 : job->problem->dtype;
+}
+
+/* What is asked of the kernels that know the formulas. */
+static struct xent_request request_of(const struct xent_job *job) {
+    const enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
+    const struct xent_options *options = job->options;
+    const double scale = options ? options->scale : 1;
+    return (struct xent_request){
+        .by = xent_has(job, VALUES) ? own : XENT_NO_SCALE,
+        .single = job->single,
+        .options = options != NULL,
+        .scale = options && options->softcap > 0 ? options->softcap : scale,
+    };
+}
+
+static void note_properties(struct xent_job *job) {
+    const struct xent_problem *problem = job->problem;
+    const struct xent_options *options = job->options;
+    job->loads_in_place = problem->dtype == working_dtype(job) && !problem->swapped &&
+                          xent_is_contiguous(job, problem->logits_stride) && !xent_has(job, MASK) &&
+                          !(options && options->softcap > 0);
+    job->stores_in_place =
+        values_dtype(job) == working_dtype(job) && xent_is_contiguous(job, problem->values_stride);
+    job->listed_labels = xent_has(job, INDICES);
+    job->dense_labels = xent_has(job, LABELS) && !job->listed_labels;
+    job->keeps_largest =
+        !xent_has(job, TARGET) && (xent_has(job, LABELS) || problem->output == XENT_LOG_SOFTMAX);
+    job->shares = options && (options->label_smoothing > 0 || options->labels.spread_tail);
+    job->request = request_of(job);
+}
+
 struct xent_job xent_make_job(const struct xent_problem *problem) {
     static const struct xent_options none = {.scale = 1};
     const struct xent_options *const options = problem->options ? problem->options : &none;
@@ -49,6 +87,7 @@ struct xent_job xent_make_job(const struct xent_problem *problem) {
             add_dim(&job, arrays, dim, size);
         }
     }
+    note_properties(&job);
     return job;
 }
 
@@ -81,35 +120,13 @@ void xent_advance(struct xent_cursor *at, const struct xent_job *job, size_t row
     }
 }
 
-/* The dtype of the kernels' numbers. */
-static enum xent_dtype working_dtype(const struct xent_job *job) {
-    return job->single ? XENT_F32 : XENT_F64;
-}
-
-static enum xent_dtype values_dtype(const struct xent_job *job) {
-    return job->problem->wide_values ? XENT_F32 : job->problem->dtype;
-}
-
-bool xent_loads_in_place(const struct xent_job *job) {
-    const struct xent_problem *problem = job->problem;
-    return problem->dtype == working_dtype(job) && !problem->swapped &&
-           xent_is_contiguous(job, problem->logits_stride) && !xent_has(job, MASK) &&
-           !(job->options && job->options->softcap > 0);
-}
-
-bool xent_stores_in_place(const struct xent_job *job) {
-    const struct xent_problem *problem = job->problem;
-    return values_dtype(job) == working_dtype(job) &&
-           xent_is_contiguous(job, problem->values_stride);
-}
-
 struct xent_logits xent_load(const struct xent_job *job, const struct xent_place *at, size_t begin,
                              size_t size, const struct xent_load_space *space) {
     const struct xent_options *options = job->options;
     const ptrdiff_t stride = job->problem->logits_stride;
     char *const p = xent_address(job, LOGITS, at) + (ptrdiff_t)begin * stride;
     const double scale = options ? options->scale : 1;
-    if (xent_loads_in_place(job)) {
+    if (job->loads_in_place) {
         return (struct xent_logits){.u = p, .scale = scale};
     }
     const struct xent_strided from = {p, stride, job->problem->dtype, job->problem->swapped};

@@ -36,6 +36,15 @@ struct xent_job {
     const void *class_weight;           /* as the kernels want them, or NULL */
     double denominator;                 /* of a mean, else 1 */
 
+    /* What follows from the problem and is asked for every block. Logits and values are in place if
+     * they lie in their arrays as the kernels want them: contiguous, and nothing is to be done. */
+    bool loads_in_place, stores_in_place;
+    bool keeps_largest; /* apart from the others, for want of a target */
+    bool dense_labels;  /* labels are distributions over all classes, */
+    bool listed_labels; /* or over those that they list */
+    bool shares;        /* every class gets a share of a row's label */
+    struct xent_request request;
+
     /* The rows are the cells of `shape` in C order: the problem's, in as few dimensions as the
      * arrays allow, and at least one. */
     size_t rows, dims, shape[XENT_MAX_ROW_DIMS];
@@ -94,10 +103,6 @@ static inline char *xent_address(const struct xent_job *job, enum xent_job_array
 static inline bool xent_is_contiguous(const struct xent_job *job, ptrdiff_t stride) {
     return stride == (ptrdiff_t)job->itemsize;
 }
-
-/* Whether logits lie in the array as the kernels want them: contiguous, and nothing is to be done. */
-bool xent_loads_in_place(const struct xent_job *job);
-bool xent_stores_in_place(const struct xent_job *job);
 
 /* Room for a block on its way to the kernels; unused where logits load in place. */
 struct xent_load_space {

@@ -75,15 +75,15 @@ struct xent_rows {
      * where there is none; dl/dL; and, if it is to be used, the given lse */
     double others[XENT_ROWS], others_low[XENT_ROWS], exponent[XENT_ROWS], shift[XENT_ROWS];
     double target_logit[XENT_ROWS], upstream[XENT_ROWS], lse_in[XENT_ROWS];
+    /* out: the units of `others` times (scale + scale_low) * 2^scale_exponent give upstream *
+     * softmax */
+    double loss[XENT_ROWS], lse[XENT_ROWS], target_gradient[XENT_ROWS];
+    double scale[XENT_ROWS], scale_low[XENT_ROWS], scale_exponent[XENT_ROWS];
     /* in, only with options: the low part of the target's logit; the coefficients of the target and
      * of all other classes; sum c * (top - z) / scale over the others, and that top; the weight of
      * lse^2; and what the gradient at the target is multiplied by */
     double target_low[XENT_ROWS], own[XENT_ROWS], rest[XENT_ROWS], spread[XENT_ROWS];
     double top[XENT_ROWS], square[XENT_ROWS], target_slope[XENT_ROWS];
-    /* out: the units of `others` times (scale + scale_low) * 2^scale_exponent give upstream *
-     * softmax */
-    double loss[XENT_ROWS], lse[XENT_ROWS], target_gradient[XENT_ROWS];
-    double scale[XENT_ROWS], scale_low[XENT_ROWS], scale_exponent[XENT_ROWS];
 };
 
 /* What the scale of a row's terms comes from, and with it the gradient at the target: nothing, for
@@ -115,8 +115,8 @@ struct xent_adjustment {
 };
 
 /* Terms that reduce has kept, on their way out: out = exps * factor - offset. Those of masked
- * classes are negative, if an offset or an adjustment needs to know them; they count as zero, and no
- * weight is subtracted from them. */
+ * classes are negative, if an offset or an adjustment needs to know them; they count as zero, and
+ * no weight is subtracted from them. */
 struct xent_emission {
     const void *exps; /* NULL: nothing to emit */
     void *out;
@@ -128,6 +128,7 @@ struct xent_emission {
 /* What reduce does on its way, so that memory is read and written while the arithmetic goes on. */
 struct xent_aside {
     void *exps;                    /* gets the terms, scaled like the sum, unless NULL */
+    bool keeps_skip;               /* that of `skip`, too; else it is zero */
     const void *ahead;             /* as many classes as are reduced, or NULL */
     double ahead_max;              /* out: the largest of them, like `largest` without a skip */
     struct xent_emission emission; /* as many terms as are reduced; only with `exps` */

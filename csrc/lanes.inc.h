@@ -228,7 +228,8 @@ XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row, bool
         const size_t left = tile->classes - first;
         count = left < V(STRIP) ? left : V(STRIP);
         for (size_t k = 0; k < count; k++) {
-            exps[k] = V(exp_parts)(V(load)(V(tile_at)(tile, first + k, row)), V(set1)(0), &ref, SHIFTED);
+            exps[k] =
+                V(exp_parts)(V(load)(V(tile_at)(tile, first + k, row)), V(set1)(0), &ref, SHIFTED);
         }
         for (size_t k = 0; k < count; k++) {
             const V(vec) term = V(add_exp)(&sum, exps[k]);

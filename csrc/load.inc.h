@@ -1,5 +1,6 @@
-/* Numbers of any dtype, stride and byte order on their way into contiguous ones of the table's dtype
- * and back, and what is done to logits on that way. Included once per dtype after finish.inc.h. */
+/* Numbers of any dtype, stride and byte order on their way into contiguous ones of the table's
+ * dtype and back, and what is done to logits on that way. Included once per dtype after
+ * finish.inc.h. */
 
 #ifndef XENT_CONVERSIONS
 #    define XENT_CONVERSIONS
@@ -19,7 +20,8 @@ XENT_INLINE uint32_t bits_of_float(float x) {
 /* IEEE 754's 16-bit format has 5 bits of exponent, biased by 15, and 10 of fraction. Taken for a
  * float's high bits a number is 2^-112 times itself, subnormal numbers included. */
 XENT_INLINE float float_of_f16(uint16_t half) {
-    const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13, sign = (uint32_t)(half & 0x8000) << 16;
+    const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13, sign = (uint32_t)(half & 0x8000)
+                                                                       << 16;
     const float scaled = float_of_bits(magnitude) * 0x1p112f;
     const uint32_t no_number = magnitude | 0x7f800000;
     const uint32_t bits = magnitude >= 0x0f800000 ? no_number : bits_of_float(scaled);
@@ -35,8 +37,8 @@ XENT_INLINE uint16_t f16_of_float(float x) {
     const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1); /* may carry upwards */
     uint32_t half = magnitude < 0x38800000 ? bits_of_float(subnormal) - 0x3f000000
                                            : (rounded >> 13) - (112u << 10);
-    half = magnitude >= 0x477ff000 ? 0x7c00 : half;       /* half way beyond the largest */
-    half = magnitude > 0x7f800000 ? 0x7e00 : half;        /* NaN */
+    half = magnitude >= 0x477ff000 ? 0x7c00 : half; /* half way beyond the largest */
+    half = magnitude > 0x7f800000 ? 0x7e00 : half;  /* NaN */
     return (uint16_t)(half | sign);
 }
 

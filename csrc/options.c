@@ -3,21 +3,6 @@
 
 #include <math.h>
 
-bool xent_has_dense_labels(const struct xent_job *job) {
-    return xent_has(job, LABELS) && !xent_has(job, INDICES);
-}
-
-bool xent_has_listed_labels(const struct xent_job *job) { return xent_has(job, INDICES); }
-
-bool xent_has_shares(const struct xent_job *job) {
-    return job->options && (job->options->label_smoothing > 0 || job->options->labels.spread_tail);
-}
-
-bool xent_keeps_largest(const struct xent_job *job) {
-    return !xent_has(job, TARGET) &&
-           (xent_has(job, LABELS) || job->problem->output == XENT_LOG_SOFTMAX);
-}
-
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at) {
     if (!job->options) {
         return 1;
@@ -67,14 +52,14 @@ struct xent_note xent_note_block(const struct xent_job *job, const struct xent_p
         note.weight = note.logit > -INFINITY ? class_weight(job, note.kept) : 0;
     }
     const void *const weights = weights_of(job, begin);
-    if (xent_has_dense_labels(job)) {
+    if (job->dense_labels) {
         const char *t = xent_load_labels(job, at, begin, size, labels);
         note.labels = job->kernels->spread(logits, size, kept, top, t, weights);
         if (kept != XENT_NO_CLASS) {
             note.label = xent_real(job, t + kept * job->itemsize) * class_weight(job, note.kept);
         }
     }
-    if (xent_has_shares(job)) {
+    if (job->shares) {
         note.weights = job->kernels->spread(logits, size, kept, top, NULL, weights);
         const bool counted = kept != XENT_NO_CLASS && note.logit > -INFINITY;
         note.marked = note.weights.count + counted < (double)size;
@@ -191,12 +176,10 @@ static double weigh_listed(const struct xent_job *job, const struct xent_place *
     return share;
 }
 
-struct xent_coefficients xent_take_coefficients(const struct xent_job *job,
-                                                const struct xent_place *at,
-                                                const struct xent_note *notes, size_t count,
-                                                const struct xent_note *kept,
-                                                struct xent_listed *listed, struct xent_rows *rows,
-                                                size_t lane) {
+struct xent_coefficients
+xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
+                       const struct xent_note *notes, size_t count, const struct xent_note *kept,
+                       struct xent_listed *listed, struct xent_rows *rows, size_t lane) {
     const struct xent_options *options = job->options;
     const double weight = xent_row_weight(job, at), smoothing = options->label_smoothing;
     const double unmasked = count_unmasked(notes, count);
@@ -216,7 +199,7 @@ struct xent_coefficients xent_take_coefficients(const struct xent_job *job,
     } else if (xent_has(job, LABELS)) {
         own *= kept->label;
     }
-    if (xent_has_listed_labels(job)) {
+    if (job->listed_labels) {
         const double sum = read_listed(job, at, listed);
         c.weights += weigh_listed(job, at, c.labels, unmasked, sum, listed);
         own = 0;

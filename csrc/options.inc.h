@@ -79,8 +79,8 @@ static struct xent_spread V(spread)(const struct xent_logits *logits, size_t n, 
     for (size_t i = 0; i < n; i += f64_LANES) {
         const size_t lanes = n - i < f64_LANES ? n - i : f64_LANES;
         if (lanes == f64_LANES && skip - i >= f64_LANES) {
-            V(spread_lanes)
-            (&sums, u + i, low ? low + i : NULL, t ? t + i : NULL, w ? w + i : NULL, finite_top);
+            V(spread_lanes)(&sums, u + i, low ? low + i : NULL, t ? t + i : NULL, w ? w + i : NULL,
+                            finite_top);
             continue;
         }
         REAL part[4][f64_LANES] = {{0}}; /* no labels, no weights */
@@ -97,8 +97,8 @@ static struct xent_spread V(spread)(const struct xent_logits *logits, size_t n, 
                                 V(carried_total)(&sums.count)};
 }
 
-static void V(emit_adjusted)(const struct xent_emission *emission,
-                             const struct xent_adjustment *by, size_t n) {
+static void V(emit_adjusted)(const struct xent_emission *emission, const struct xent_adjustment *by,
+                             size_t n) {
     const REAL *const exps = emission->exps;
     const REAL *const labels = by->labels, *const weights = by->weights, *const slopes = by->slopes;
     REAL *const out = emission->out;

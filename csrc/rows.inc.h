@@ -147,6 +147,7 @@ static void V(emit)(const struct xent_emission *emission, size_t n) {
  * emitted to `out`, which is aligned if it is streamed. */
 struct V(aside) {
     REAL *exps;
+    bool keeps_skip;
     const REAL *ahead;
     V(vec) ahead_max;
     const REAL *pending;
@@ -223,8 +224,8 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
 }
 
 /* The low parts from i on, if the treatment needs them, as load_masked has the high ones. */
-XENT_INLINE V(vec) V(load_masked_low)(const struct V(span) * span, size_t n, size_t i,
-                                      enum treatment treatment) {
+XENT_INLINE V(vec)
+    V(load_masked_low)(const struct V(span) * span, size_t n, size_t i, enum treatment treatment) {
     const size_t lanes = n - i < V(LANES) ? n - i : V(LANES);
     return treatment == SCALED ? V(load_first)(span->low + i, lanes) : V(set1)(0);
 }
@@ -256,8 +257,7 @@ XENT_INLINE void V(keep_skipped)(const struct V(span) * span, size_t n, size_t s
 
 XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip,
                               const struct V(reference) * ref, enum treatment treatment,
-                              enum keeping keep,
-                              struct V(aside) * aside, struct xent_sum *result) {
+                              enum keeping keep, struct V(aside) * aside, struct xent_sum *result) {
     const double start = V(START);
     struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
     const size_t whole = V(whole_of)(n);
@@ -265,7 +265,7 @@ XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip
     if (whole < n) {
         V(reduce_tail)(span, n, whole, skip, ref, treatment, keep, aside, &sum);
     }
-    if (keep != KEEP_NOTHING && skip < n) {
+    if (keep != KEEP_NOTHING && aside->keeps_skip && skip < n) {
         V(keep_skipped)(span, n, skip, ref, treatment, aside->exps);
     }
     V(total)(&sum, start, result);
@@ -314,6 +314,7 @@ XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_
     const struct V(reference) ref = V(refer_to)((REAL)max, scale, &result);
     struct V(aside) own = {
         .exps = aside->exps,
+        .keeps_skip = aside->keeps_skip,
         .ahead = aside->ahead ? aside->ahead : span.u, /* at hand: looking is cheaper than asking */
         .ahead_max = V(set1)(-(REAL)INFINITY),
         .pending_size = 0,
@@ -380,9 +381,9 @@ static void V(emit_shifted)(const struct xent_logits *logits, size_t n, double h
     const REAL *const u = logits->u;
     REAL *const out = values;
     const REAL scale = (REAL)logits->scale;
-    const struct V(line) line = {V(set1)((REAL)high), V(set1)(scale),
-                                 V(set1)((REAL)(logits->scale - (double)scale)),
-                                 V(set1)((REAL)low)};
+    const struct V(line)
+        line = {V(set1)((REAL)high), V(set1)(scale), V(set1)((REAL)(logits->scale - (double)scale)),
+                V(set1)((REAL)low)};
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
         V(store)(out + i, V(on_line)(V(load)(u + i), &line));

@@ -12,8 +12,8 @@ struct V(exp) {
     V(vec) scale, r, t;
 };
 
-XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref,
-                                       enum treatment treatment) {
+XENT_INLINE struct V(exp)
+    V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
     if (treatment != AS_IS) {
         x = V(sub)(x, ref->shift);
     }
@@ -47,9 +47,7 @@ struct V(sum) {
 };
 
 /* The exponential, rounded. */
-XENT_INLINE V(vec) V(term)(struct V(exp) e) {
-    return V(fma)(V(add)(e.r, e.t), e.scale, e.scale);
-}
+XENT_INLINE V(vec) V(term)(struct V(exp) e) { return V(fma)(V(add)(e.r, e.t), e.scale, e.scale); }
 
 /* Adds an exponential to the sum and returns it, rounded. The sum starts larger than any term, so
  * that what a term adds to `high` is known exactly (Dekker 1971); the rest goes to `low`. */

@@ -77,8 +77,8 @@ static enum xent_status check(const struct xent_problem *problem) {
 
 /* The class weights as the kernels want them. */
 static void convert_weights(struct xent_job *job, char *to) {
-    const struct xent_strided from = {(char *)(uintptr_t)job->options->class_weight,
-                                      sizeof(double), XENT_F64, false};
+    const struct xent_strided from = {(char *)(uintptr_t)job->options->class_weight, sizeof(double),
+                                      XENT_F64, false};
     job->kernels->read(&from, job->problem->classes, to);
     job->class_weight = to;
 }
@@ -89,8 +89,8 @@ static enum xent_status run(struct xent_job *job) {
     const bool weights = job->options && job->options->class_weight;
     const size_t shared = weights ? xent_whole_lines(job->problem->classes * job->itemsize) : 0;
     job->workspace_size = by_lanes ? xent_lanes_workspace(job) : xent_rows_workspace(job);
-    char *const memory = aligned_alloc(
-        XENT_CACHE_LINE, job->workspace_size * (size_t)job->plan.threads + shared);
+    char *const memory =
+        aligned_alloc(XENT_CACHE_LINE, job->workspace_size * (size_t)job->plan.threads + shared);
     if (!memory) {
         return XENT_NO_MEMORY;
     }

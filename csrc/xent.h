@@ -67,8 +67,8 @@ struct xent_labels {
  * Rows do not count that have the label `ignored` or the weight zero: their loss and gradient are
  * zero and their logits are not read. */
 struct xent_options {
-    double scale;   /* > 0 */
-    double softcap; /* >= 0; 0: none */
+    double scale;           /* > 0 */
+    double softcap;         /* >= 0; 0: none */
     struct xent_array mask; /* bytes: zero where a class is masked */
     ptrdiff_t mask_stride;
 
@@ -91,7 +91,7 @@ struct xent_options {
 struct xent_problem {
     enum xent_dtype dtype; /* of the logits */
     bool swapped;          /* the bytes of the logits are in the other order */
-    bool wide_values;      /* the values of logits of 16 bits are float; else of the logits' dtype */
+    bool wide_values; /* the values of logits of 16 bits are float; else of the logits' dtype */
     enum xent_values output;
     size_t row_dims; /* <= XENT_MAX_ROW_DIMS; the rows are all the cells of row_shape, C order */
     const size_t *row_shape;

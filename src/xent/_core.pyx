@@ -235,6 +235,7 @@ def run(
     cdef xent_options options
     cdef xent_status status
     cdef double loss_sum = 0
+    cdef double divisor = 1
     cdef int dims = cnp.PyArray_NDIM(logits)
     memset(&problem, 0, sizeof(problem))
     memset(&options, 0, sizeof(options))
@@ -280,9 +281,12 @@ def run(
     options.denominator = denominator
     if (
         mask is not None or probabilities is not None or weight is not None or sample_weight is not None
-        or options.ignores or label_smoothing != 0 or z_loss != 0 or scale != 1 or softcap != 0 or mean
+        or options.ignores or label_smoothing != 0 or z_loss != 0 or scale != 1 or softcap != 0
     ):
         problem.options = &options
+    elif mean:  # of plain rows, whose number is known
+        divisor = denominator if denominator > 0 else <double>(cnp.PyArray_SIZE(logits) // problem.classes)
+        problem.upstream_scalar = upstream_scalar / divisor if divisor > 0 else 0
     with nogil:
         status = xent_run(&problem)
     if status == XENT_TARGET_OUT_OF_RANGE:
@@ -291,7 +295,7 @@ def run(
             raise bad_class("indices", problem.classes, indices, (*row, problem.bad_label))
         raise bad_class("target", problem.classes, target, np.unravel_index(problem.bad_row, (<object>target).shape))
     check(status)
-    return loss_sum
+    return loss_sum / divisor if divisor > 0 else np.nan
 
 
 cdef bint is_plain(object array, int dims):
