@@ -398,13 +398,14 @@ static struct xent_sum merge(const struct xent_sum *blocks, size_t count) {
     return row;
 }
 
-/* Each lane adds every eighth number and carries the rounding errors; the order depends on n alone.
- */
-static double total(const double *values, size_t n) {
+/* The sum of so many numbers times `unit`. Each lane adds every eighth number and carries the
+ * rounding errors; the order depends on n alone. */
+XENT_INLINE double add_all(const double *values, size_t n, double unit) {
     vec high = number(0), low = number(0);
     size_t i = 0;
     for (; i + f64_LANES <= n; i += f64_LANES) {
-        const vec x = f64_load(values + i), sum = f64_add(high, x), back = f64_sub(sum, high);
+        const vec x = f64_mul(f64_load(values + i), number(unit));
+        const vec sum = f64_add(high, x), back = f64_sub(sum, high);
         low = f64_add(low, f64_add(f64_sub(high, f64_sub(sum, back)), f64_sub(x, back)));
         high = sum;
     }
@@ -418,8 +419,16 @@ static double total(const double *values, size_t n) {
         plain += highs[k];
     }
     for (; i < n; i++) {
-        sum = add_two(sum, (struct two){values[i], 0});
-        plain += values[i];
+        sum = add_two(sum, (struct two){values[i] * unit, 0});
+        plain += values[i] * unit;
     }
     return plain - plain == 0 ? sum.high + sum.low : plain;
+}
+
+/* Where the sum is beyond the largest number M, it is formed again 2^-64 times as large, for there
+ * are not so many numbers. Rounding does not take the mean of n beyond M: the largest sum, n M, is
+ * rounded to less than n 2^1024. */
+static double total(const double *values, size_t n, double divisor) {
+    const double unit = 0x1p-64, sum = add_all(values, n, 1);
+    return sum - sum == 0 ? sum / divisor : add_all(values, n, unit) / divisor / unit;
 }

@@ -35,10 +35,11 @@ static enum xent_status check_targets(const struct xent_job *job, size_t *bad_ro
 static enum xent_status check(const struct xent_problem *problem) {
     const bool values = problem->output != XENT_NO_VALUES;
     const bool needs_target = problem->output == XENT_GRADIENT || problem->loss;
-    const bool good =
-        problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 && problem->threads >= 0 &&
-        problem->logits.data && values == (problem->values.data != NULL) &&
-        (!needs_target || problem->target.data) && (!problem->loss_sum || problem->loss);
+    const bool good = problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 &&
+                      problem->threads >= 0 && problem->logits.data &&
+                      values == (problem->values.data != NULL) &&
+                      (!needs_target || problem->target.data) &&
+                      (!(problem->loss_sum || problem->loss_mean) || problem->loss);
     return good ? XENT_OK : XENT_BAD_PROBLEM;
 }
 
@@ -87,7 +88,10 @@ enum xent_status xent_run(struct xent_problem *problem) {
         }
     }
     if (status == XENT_OK && problem->loss_sum) {
-        *problem->loss_sum = kernels->finish.total(problem->loss, job.rows);
+        *problem->loss_sum = kernels->finish.total(problem->loss, job.rows, 1);
+    }
+    if (status == XENT_OK && problem->loss_mean) {
+        *problem->loss_mean = kernels->finish.total(problem->loss, job.rows, (double)job.rows);
     }
     return status;
 }

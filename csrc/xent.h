@@ -61,9 +61,10 @@ struct xent_problem {
     double upstream_scalar;
     struct xent_array lse_in; /* double: the normaliser to use in place of the row's own */
 
-    double *loss;     /* rows doubles, C order, or NULL */
-    double *loss_sum; /* one double, the sum in a fixed order, or NULL; needs `loss` */
-    double *lse;      /* rows doubles, C order, or NULL */
+    double *loss;      /* rows doubles, C order, or NULL */
+    double *loss_sum;  /* one double, the sum in a fixed order, or NULL; needs `loss` */
+    double *loss_mean; /* the mean likewise; it may be finite where the sum is not */
+    double *lse;       /* rows doubles, C order, or NULL */
 
     int threads; /* the largest team, within OMP_THREAD_LIMIT; 0: see xent_available_threads */
 

@@ -247,8 +247,10 @@ def total(x: Real) -> Real:
 
 @quiet
 def mean(x: Real) -> Real:
-    """Return the mean of all."""
+    """Return the mean of all; of an infinite one it is infinite."""
     sum_of_all = total(x)
+    if np.isinf(sum_of_all.high):
+        return sum_of_all
     return Real(
         *_divide((sum_of_all.high, sum_of_all.low), _widened(np.array(float(x.high.size)))), sum_of_all.exponent
     )

@@ -59,13 +59,9 @@ class _Rows:
         if out is not None:
             _arrays.output(name, out, self.shape if reduction == "none" else (), self.dtype)
 
-    def reduced(self, losses: NDArray[np.float64], total: float, reduction: str, out: NDArray[Any] | None) -> Loss:
-        """Return the losses reduced and in the dtype of the logits, in `out` if it is given."""
-        result: Any = losses
-        if reduction == "sum":
-            result = np.float64(total)
-        elif reduction == "mean":
-            result = np.float64(total / self.count if self.count else np.nan)
+    def given(self, losses: NDArray[np.float64], reduced: float, reduction: str, out: NDArray[Any] | None) -> Loss:
+        """Return the losses, or what they are reduced to, in the dtype of the logits, in `out` if it is given."""
+        result: Any = losses if reduction == "none" else np.float64(reduced)
         with np.errstate(over="ignore"):  # a loss beyond the largest float32 is infinite
             if out is None:
                 return result.astype(self.dtype, copy=False)[()]
@@ -142,8 +138,9 @@ def cross_entropy(
     rows = _Rows(logits, target, axis)
     rows.check_loss_out("out", out, reduction)
     losses = np.empty(rows.shape)
-    total = _core.run(rows.classes_last, target=rows.target, loss=losses, threads=_threads(n_threads))
-    return rows.reduced(losses, total, reduction, out)
+    mean = reduction == "mean"
+    reduced = _core.run(rows.classes_last, target=rows.target, loss=losses, mean=mean, threads=_threads(n_threads))
+    return rows.given(losses, reduced, reduction, out)
 
 
 def cross_entropy_and_grad(
@@ -216,7 +213,7 @@ def cross_entropy_and_grad(
     if loss_out is not None and _arrays.overlap(loss_out, values):
         raise ValueError("loss_out and grad_out share memory")
     losses = np.empty(rows.shape)
-    total = _core.run(
+    reduced = _core.run(
         rows.classes_last,
         output=_core.GRADIENT,
         values=values,
@@ -224,9 +221,10 @@ def cross_entropy_and_grad(
         upstream_scalar=upstream_scalar,
         upstream=upstream if upstream is None else _arrays.apart_from(values, upstream),
         loss=losses,
+        mean=reduction == "mean",
         threads=_threads(n_threads),
     )
-    return rows.reduced(losses, total, reduction, loss_out), grad
+    return rows.given(losses, reduced, reduction, loss_out), grad
 
 
 def cross_entropy_grad(

@@ -72,6 +72,7 @@ cdef extern from "xent.h" nogil:
         xent_array lse_in
         double *loss
         double *loss_sum
+        double *loss_mean
         double *lse
         int threads
         size_t bad_row
@@ -143,10 +144,11 @@ def run(
     cnp.ndarray upstream=None,
     cnp.ndarray lse_in=None,
     cnp.ndarray loss=None,
+    bint mean=False,
     cnp.ndarray lse=None,
     int threads=0,
 ):
-    """Run one problem and return the sum of its losses.
+    """Run one problem and return the sum of its losses, or their mean.
 
     The class axis of `logits` and `values` is the last; `target`, `upstream` and `lse_in` have the shape
     of the other axes; `loss` and `lse` are contiguous, with as many numbers. All but the first two are
@@ -154,7 +156,7 @@ def run(
     """
     cdef xent_problem problem
     cdef xent_status status
-    cdef double loss_sum = 0
+    cdef double reduced = 0
     cdef int dims = cnp.PyArray_NDIM(logits)
     problem.dtype = XENT_F32 if cnp.PyArray_TYPE(logits) == cnp.NPY_FLOAT32 else XENT_F64
     problem.output = <xent_values>output
@@ -175,9 +177,8 @@ def run(
     problem.upstream_scalar = upstream_scalar
     problem.lse_in = row_array(lse_in)
     problem.loss = doubles(loss)
-    problem.loss_sum = NULL
-    if loss is not None:
-        problem.loss_sum = &loss_sum
+    problem.loss_sum = &reduced if loss is not None and not mean else NULL
+    problem.loss_mean = &reduced if loss is not None and mean else NULL
     problem.lse = doubles(lse)
     problem.threads = threads
     problem.bad_row = 0
@@ -188,7 +189,7 @@ def run(
         where = f"[{', '.join(map(str, index))}]" if index else ""
         raise IndexError(f"target{where} = {target[index]} is out of range for {problem.classes} classes")
     check(status)
-    return loss_sum
+    return reduced
 
 
 cdef bint is_plain(object array, int dims):
@@ -262,7 +263,7 @@ def run_plain(
     if gradient and grad_out is None:
         grad_out = cnp.PyArray_EMPTY(2, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
 
-    cdef double loss_sum = 0
+    cdef double reduced = 0
     cdef double few_losses[256]
     cdef double *losses = few_losses
     cdef xent_problem problem
@@ -281,7 +282,8 @@ def run_plain(
     problem.target = row_array(c)
     problem.target_type = integer_type(c.dtype)
     problem.upstream_scalar = <double>grad_output / (rows if mean else 1)
-    problem.loss_sum = &loss_sum
+    problem.loss_sum = NULL if mean else &reduced
+    problem.loss_mean = &reduced if mean else NULL
     problem.threads = 0 if n_threads is None else <int>n_threads
     with nogil:
         if rows > 256:
@@ -294,9 +296,8 @@ def run_plain(
         return None
     check(status)
 
-    cdef double result = loss_sum / rows if mean else loss_sum
-    cdef float single = <float>result
-    cdef void *value = &result
+    cdef float single = <float>reduced
+    cdef void *value = &reduced
     if problem.dtype == XENT_F32:
         value = &single
     loss = PyArray_Scalar(value, x.dtype, None)
