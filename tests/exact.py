@@ -345,7 +345,8 @@ class Rows:
         high, low = _add(_widened(self._x_top), self._log1p_rest.double())
         cancelled = np.abs(high) < 2.0**-40 * np.abs(self._x_top)
         for i in np.flatnonzero(cancelled):
-            high[i], low[i] = _rounded_twice(MpRow(self.x[i], digits=80).logsumexp())
+            value = MpRow(self.x[i], digits=80).logsumexp()
+            high[i], low[i] = _rounded_twice(value if abs(value) > 1e-40 else MpRow(self.x[i]).logsumexp())
         return _real((high, low))
 
 
