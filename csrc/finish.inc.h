@@ -291,10 +291,11 @@ static double log_near_one(const struct xent_near_one *sum) {
 
 /* (value * 2^exponent) as a factor.
  *
- * Away from the ends of the exponents, `high` and `low` are normal numbers, and what `low` adds to
- * a result is lost only where it is less than half a unit of a subnormal. Else `high` is in [1, 2),
- * so that its product with the smallest exponential is normal, and the rest of the exponent goes to
- * `post` as far as that is a normal number of its own. */
+ * Away from the ends of the exponents, `high` and `low` are normal numbers. There `post` is a unit
+ * of one's last place, so that what `low` adds to a result is not rounded as a subnormal number
+ * would be; of factors above its inverse, no product is so small, and it is one. Else `high` is in
+ * [1, 2), so that its product with the smallest exponential is normal, and the rest of the exponent
+ * goes to `post` as far as that is a normal number of its own. */
 XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
                                struct xent_factors *factors, size_t i) {
     const double smallest = single ? FLT_MIN_EXP - 1 : DBL_MIN_EXP - 1;
@@ -304,7 +305,8 @@ XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
         f64_less(number(0), magnitude(value.high), f64_exponent(value.high), negative(exponent));
     const vec total = f64_add(own, exponent);
     const vec clamped = f64_max(number(smallest), minimum(total, number(largest)));
-    const vec post = f64_less(magnitude(total), number(largest - digits), number(0), clamped);
+    const vec usual = f64_less(total, number(digits), number(-digits), number(0));
+    const vec post = f64_less(magnitude(total), number(largest - digits), usual, clamped);
     f64_store(factors->high + i, scale_by(value.high, f64_sub(exponent, post)));
     const vec low = is_number_else(value.low, number(0)); /* none beside an infinity */
     f64_store(factors->low + i, scale_by(low, f64_sub(exponent, post)));

@@ -94,14 +94,13 @@ XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin
     const REAL *const exps = (const REAL *)emission->exps + begin;
     REAL *const out = (REAL *)emission->out + begin;
     const struct V(factor) factor = V(factor_of)(&emission->factor);
-    const V(vec) post = V(set1)((REAL)emission->factor.post);
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(put)(out + i, V(mul)(V(times)(V(load)(exps + i), &factor), post), stream);
+        V(put)(out + i, V(times)(V(load)(exps + i), &factor), stream);
     }
     if (i < n) {
         const V(vec) e = V(load_first)(exps + i, n - i);
-        V(store_first)(out + i, n - i, V(mul)(V(times)(e, &factor), post));
+        V(store_first)(out + i, n - i, V(times)(e, &factor));
     }
 }
 
@@ -211,7 +210,7 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
     const size_t lead = V(emit_lead)(emission, n);
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (REAL *)emission->out + lead;
-    aside->pending_size = emission->factor.post == 1 ? V(whole_of)(n - lead) : 0;
+    aside->pending_size = V(whole_of)(n - lead);
     aside->factor = V(factor_of)(&emission->factor);
     aside->stream = emission->stream;
 

@@ -13,10 +13,9 @@ import xent
 
 # In ulp. Subnormal results, of whichever function, are counted apart, and in subnormal steps. Those of softmax and
 # of the gradient but at the target are the product of a rounded exponential and a factor. Just below the smallest
-# normal number a step is 2^-23 of them, of float: the exponential has lost up to 0.56 of it; the factor's low part
-# times the exponential is rounded to steps of its own, which loses up to 0.5 / m, m in [1, 2) being the mantissa of the
-# factor, where that of the exponential is 2 / m; and the last rounding takes 0.5. The three come to 1.43 where m is 4/3
-# and the exponential is at an end of its range, of double to 1.48; 1.31 is the worst that was met.
+# normal number a step is 2^-23 of them, of float: the exponential has lost up to 0.56 of it and the sum in the factor
+# 0.15; the product, before it becomes subnormal, up to 0.25; and the last rounding takes 0.5. That is 1.46, of double
+# 1.48; 1.25 is the worst that was met.
 PROMISED = {
     "float32": {
         "loss": 1,
