@@ -43,6 +43,7 @@ COMMON_SOURCES = [
     "by_rows.c",
     "dispatch.c",
     "finish.c",
+    "fixed.c",
     "fresh.c",
     "job.c",
     "options.c",

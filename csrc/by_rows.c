@@ -351,8 +351,7 @@ static struct outlet outlet_of(const struct xent_job *job, const struct row *row
         .by_labels = upstream * row->shares.labels,
         .by_weights = share,
     };
-    const bool same =
-        !job->class_weight && !row->space.notes[index].marked && outlet.emission.factor.post == 1;
+    const bool same = !job->class_weight && !row->space.notes[index].marked;
     outlet.adjusts = job->dense_labels || row->space.slopes || (job->shares && !same);
     outlet.emission.offset = share;
     return outlet;

@@ -1,5 +1,6 @@
 /* Fills the lanes that finish works on, and writes out what it has found. */
 #include "finish.h"
+#include "fixed.h"
 
 #include <math.h>
 
@@ -33,20 +34,39 @@ void xent_take_rows(const struct xent_job *job, const struct xent_place *at, siz
     }
 }
 
+/* The same in fixed point, with more and more digits. */
+static double exact_lse(const struct xent_job *job, const struct xent_place *at) {
+    struct xent_near_one near_one;
+    for (int bits = 192;; bits = bits < XENT_MOST_BITS / 2 ? 2 * bits : XENT_MOST_BITS) {
+        struct xent_fixed_sum sum = {.bits = bits};
+        for (size_t class = 0; class < job->problem->classes; class++) {
+            xent_fixed_add_exp(&sum, xent_read_logit(job, at, class));
+        }
+        if (xent_fixed_near_one(&sum, &near_one) || bits == XENT_MOST_BITS) {
+            return job->finish->log_near_one(&near_one);
+        }
+    }
+}
+
 /* Near zero, where it is the logarithm of a sum near one, an lse has few digits of its own: there
- * the sum is formed again, more precisely. */
+ * the sum is formed again, more precisely: first to some 100 bits of the largest logit. */
 static double precise_lse(const struct xent_job *job, size_t row) {
+    const double lost = job->single ? 0x1p-64 : 0x1p-40;
     const struct xent_cursor at = xent_at_row(job, row);
     const size_t classes = job->problem->classes;
-    double u[XENT_BLOCK], low[XENT_BLOCK], slopes[XENT_BLOCK];
+    double u[XENT_BLOCK], low[XENT_BLOCK], slopes[XENT_BLOCK], largest = -INFINITY;
     const struct xent_load_space space = {(char *)u, (char *)low, (char *)slopes};
     struct xent_near_one sum = {0};
     for (size_t begin = 0; begin < classes; begin += XENT_BLOCK) {
         const size_t left = classes - begin, size = left < XENT_BLOCK ? left : XENT_BLOCK;
         const struct xent_logits logits = xent_load(job, &at.place, begin, size, &space);
         job->kernels->sum_near_one(&logits, size, &sum);
+        largest = fmax(largest, job->kernels->largest(logits.u, size, XENT_NO_CLASS));
     }
-    return job->finish->log_near_one(&sum);
+    const double lse = job->finish->log_near_one(&sum);
+    /* Scaled logits are rounded themselves. */
+    const bool exact = job->request.scale == 1;
+    return exact && fabs(lse) < lost * fabs(largest) ? exact_lse(job, &at.place) : lse;
 }
 
 void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t first,

@@ -415,10 +415,11 @@ static double log_near_one(const struct xent_near_one *sum) {
 
 /* (value * 2^exponent) as a factor.
  *
- * Away from the ends of the exponents, `high` and `low` are normal numbers, and what `low` adds to
- * a result is lost only where it is less than half a unit of a subnormal. Else `high` is in [1, 2),
- * so that its product with the smallest exponential is normal, and the rest of the exponent goes to
- * `post` as far as that is a normal number of its own. */
+ * Away from the ends of the exponents, `high` and `low` are normal numbers. There `post` is a unit
+ * of one's last place, so that what `low` adds to a result is not rounded as a subnormal number
+ * would be; of factors above its inverse, no product is so small, and it is one. Else `high` is in
+ * [1, 2), so that its product with the smallest exponential is normal, and the rest of the exponent
+ * goes to `post` as far as that is a normal number of its own. */
 XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
                                struct xent_factors *factors, size_t i) {
     const double smallest = single ? FLT_MIN_EXP - 1 : DBL_MIN_EXP - 1;
@@ -428,7 +429,8 @@ XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
         f64_less(number(0), magnitude(value.high), f64_exponent(value.high), negative(exponent));
     const vec total = f64_add(own, exponent);
     const vec clamped = f64_max(number(smallest), minimum(total, number(largest)));
-    const vec post = f64_less(magnitude(total), number(largest - digits), number(0), clamped);
+    const vec usual = f64_less(total, number(digits), number(-digits), number(0));
+    const vec post = f64_less(magnitude(total), number(largest - digits), usual, clamped);
     f64_store(factors->high + i, scale_by(value.high, f64_sub(exponent, post)));
     const vec low = is_number_else(value.low, number(0)); /* none beside an infinity */
     f64_store(factors->low + i, scale_by(low, f64_sub(exponent, post)));
@@ -533,13 +535,14 @@ static struct xent_sum merge(const struct xent_sum *blocks, size_t count, double
     return row;
 }
 
-/* Each lane adds every eighth number and carries the rounding errors; the order depends on n alone.
- */
-static double total(const double *values, size_t n) {
+/* The sum of so many numbers times `unit`. Each lane adds every eighth number and carries the
+ * rounding errors; the order depends on n alone. */
+XENT_INLINE double add_all(const double *values, size_t n, double unit) {
     vec high = number(0), low = number(0);
     size_t i = 0;
     for (; i + f64_LANES <= n; i += f64_LANES) {
-        const vec x = f64_load(values + i), sum = f64_add(high, x), back = f64_sub(sum, high);
+        const vec x = f64_mul(f64_load(values + i), number(unit));
+        const vec sum = f64_add(high, x), back = f64_sub(sum, high);
         low = f64_add(low, f64_add(f64_sub(high, f64_sub(sum, back)), f64_sub(x, back)));
         high = sum;
     }
@@ -553,8 +556,16 @@ static double total(const double *values, size_t n) {
         plain += highs[k];
     }
     for (; i < n; i++) {
-        sum = add_two(sum, (struct two){values[i], 0});
-        plain += values[i];
+        sum = add_two(sum, (struct two){values[i] * unit, 0});
+        plain += values[i] * unit;
     }
     return plain - plain == 0 ? sum.high + sum.low : plain;
+}
+
+/* Where the sum is beyond the largest number M, it is formed again 2^-64 times as large, for there
+ * are not so many numbers. Rounding does not take the mean of n beyond M: the largest sum, n M, is
+ * rounded to less than n 2^1024. */
+static double total(const double *values, size_t n, double divisor) {
+    const double unit = 0x1p-64, sum = add_all(values, n, 1);
+    return sum - sum == 0 ? sum / divisor : add_all(values, n, unit) / divisor / unit;
 }

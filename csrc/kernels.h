@@ -121,7 +121,7 @@ struct xent_emission {
     const void *exps; /* NULL: nothing to emit */
     void *out;
     struct xent_factor factor;
-    double offset; /* only with factor.post = 1 */
+    double offset;
     bool stream; /* past the caches; out is not exps then, and other threads see it after a fence */
 };
 
@@ -201,8 +201,9 @@ struct xent_aside {
     KERNEL(                                                                                        \
         factors, void,                                                                             \
         (const struct xent_rows *rows, size_t count, bool single, struct xent_factors *factors))   \
-    /* The sum of n numbers, in a fixed order. */                                                  \
-    KERNEL(total, double, (const double *values, size_t n))
+    /* The sum of n numbers, in a fixed order, divided; the sum itself may be beyond all numbers.  \
+     */                                                                                            \
+    KERNEL(total, double, (const double *values, size_t n, double divisor))
 
 #define XENT_KERNEL_FIELD(name, result, arguments) result(*name) arguments;
 

@@ -269,11 +269,11 @@ XENT_INLINE V(vec) V(from_doubles)(const double *x) {
 static void V(lanes_emit)(const struct xent_tile *tile, const struct xent_factors *factors) {
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
         const struct V(factor)
-            factor = {V(from_doubles)(factors->high + row), V(from_doubles)(factors->low + row)};
-        const V(vec) post = V(from_doubles)(factors->post + row);
+            factor = {V(from_doubles)(factors->high + row), V(from_doubles)(factors->low + row),
+                      V(from_doubles)(factors->post + row)};
         for (size_t k = 0; k < tile->classes; k++) {
             REAL *const e = V(tile_at)(tile, k, row);
-            V(store)(e, V(mul)(V(times)(V(load)(e), &factor), post));
+            V(store)(e, V(times)(V(load)(e), &factor));
         }
     }
 }

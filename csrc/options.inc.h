@@ -103,7 +103,7 @@ static void V(emit_adjusted)(const struct xent_emission *emission, const struct 
     const REAL *const labels = by->labels, *const weights = by->weights, *const slopes = by->slopes;
     REAL *const out = emission->out;
     const struct V(factor) factor = V(factor_of)(&emission->factor);
-    const V(vec) post = V(set1)((REAL)emission->factor.post), zero = V(set1)(0);
+    const V(vec) zero = V(set1)(0);
     const V(vec) by_labels = V(set1)((REAL)by->by_labels);
     const V(vec) by_weights = V(set1)((REAL)by->by_weights);
     for (size_t i = 0; i < n; i += V(LANES)) {
@@ -116,7 +116,7 @@ static void V(emit_adjusted)(const struct xent_emission *emission, const struct 
         if (labels) {
             offset = V(fma)(V(load_first)(labels + i, lanes), by_labels, offset);
         }
-        V(vec) x = V(sub)(V(mul)(V(times)(e, &factor), post), offset);
+        V(vec) x = V(times_less)(e, &factor, offset);
         x = slopes ? V(mul)(x, V(load_first)(slopes + i, lanes)) : x;
         V(store_first)(out + i, lanes, x);
     }

@@ -113,15 +113,14 @@ XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin
     const REAL *const exps = (const REAL *)emission->exps + begin;
     REAL *const out = (REAL *)emission->out + begin;
     const struct V(factor) factor = V(factor_of)(&emission->factor);
-    const V(vec) post = V(set1)((REAL)emission->factor.post);
     const V(vec) offset = V(set1)((REAL)emission->offset);
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(put)(out + i, V(mul)(V(sub)(V(times)(V(load)(exps + i), &factor), offset), post), stream);
+        V(put)(out + i, V(times_less)(V(load)(exps + i), &factor, offset), stream);
     }
     if (i < n) {
         const V(vec) e = V(load_first)(exps + i, n - i);
-        V(store_first)(out + i, n - i, V(mul)(V(sub)(V(times)(e, &factor), offset), post));
+        V(store_first)(out + i, n - i, V(times_less)(e, &factor, offset));
     }
 }
 
@@ -181,9 +180,10 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, en
         size_t at = i + aside->turn;
         at -= at >= aside->pending_size ? aside->pending_size : 0;
         const V(vec) e = V(load)(aside->pending + at);
-        const V(vec) value = V(times)(e, &aside->factor);
-        V(put)(aside->out + at, keep == KEEP_WITH_OFFSET ? V(sub)(value, aside->offset) : value,
-               aside->stream);
+        const V(vec) value = keep == KEEP_WITH_OFFSET
+                                 ? V(times_less)(e, &aside->factor, aside->offset)
+                                 : V(times)(e, &aside->factor);
+        V(put)(aside->out + at, value, aside->stream);
     }
 }
 
@@ -280,8 +280,7 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
     const size_t lead = V(emit_lead)(emission, n);
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (REAL *)emission->out + lead;
-    const bool along =
-        emission->factor.post == 1 && (emission->offset == 0 || keep == KEEP_WITH_OFFSET);
+    const bool along = emission->offset == 0 || keep == KEEP_WITH_OFFSET;
     aside->pending_size = along ? V(whole_of)(n - lead) : 0;
     aside->factor = V(factor_of)(&emission->factor);
     aside->offset = V(set1)((REAL)emission->offset);

@@ -71,7 +71,7 @@ static enum xent_status check(const struct xent_problem *problem) {
         problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 && problem->threads >= 0 &&
         problem->logits.data && values == (problem->values.data != NULL) &&
         (!needs_target || problem->target.data || labels) && !(labels && problem->target.data) &&
-        (!problem->loss_sum || problem->loss) && (!options || good_options(options));
+        (!(problem->loss_sum || problem->loss_mean) || problem->loss) && (!options || good_options(options));
     return good ? XENT_OK : XENT_BAD_PROBLEM;
 }
 
@@ -150,8 +150,13 @@ enum xent_status xent_run(struct xent_problem *problem) {
         job.denominator = job.options->denominator;
     }
     if (status == XENT_OK && problem->loss_sum) {
-        const double sum = kernels->finish.total(problem->loss, job.rows);
-        *problem->loss_sum = job.denominator > 0 ? sum / job.denominator : NAN; /* of nothing */
+        *problem->loss_sum = kernels->finish.total(problem->loss, job.rows, 1);
+    }
+    if (status == XENT_OK && problem->loss_mean) {
+        const bool weighed = job.options && job.options->mean;
+        const double by = weighed ? job.denominator : (double)job.rows;
+        *problem->loss_mean =
+            by > 0 ? kernels->finish.total(problem->loss, job.rows, by) : NAN; /* of nothing */
     }
     return status;
 }

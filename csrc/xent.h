@@ -81,7 +81,7 @@ struct xent_options {
     bool ignores;
     int64_t ignored; /* as the bits of a label of 64 bits, if it `ignores` */
 
-    /* The upstream gradient and `loss_sum` are divided by the denominator: by the one given, or if
+    /* The upstream gradient and `loss_mean` are divided by the denominator: by the one given, or if
      * that is 0 by the sum of v * w_target over the rows that count, or of v if labels are
      * distributions. */
     bool mean;
@@ -109,9 +109,10 @@ struct xent_problem {
     double upstream_scalar;
     struct xent_array lse_in; /* double: the normaliser to use in place of the row's own */
 
-    double *loss;     /* rows doubles, C order, or NULL */
-    double *loss_sum; /* one double, the sum in a fixed order, or NULL; needs `loss` */
-    double *lse;      /* rows doubles, C order, or NULL */
+    double *loss;      /* rows doubles, C order, or NULL */
+    double *loss_sum;  /* one double, the sum in a fixed order, or NULL; needs `loss` */
+    double *loss_mean; /* the mean likewise; it may be finite where the sum is not */
+    double *lse;       /* rows doubles, C order, or NULL */
 
     const struct xent_options *options; /* NULL: none */
 

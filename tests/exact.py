@@ -247,8 +247,10 @@ def total(x: Real) -> Real:
 
 @quiet
 def mean(x: Real) -> Real:
-    """Return the mean of all."""
+    """Return the mean of all; of an infinite one it is infinite."""
     sum_of_all = total(x)
+    if np.isinf(sum_of_all.high):
+        return sum_of_all
     return Real(
         *_divide((sum_of_all.high, sum_of_all.low), _widened(np.array(float(x.high.size)))), sum_of_all.exponent
     )
@@ -343,7 +345,8 @@ class Rows:
         high, low = _add(_widened(self._x_top), self._log1p_rest.double())
         cancelled = np.abs(high) < 2.0**-40 * np.abs(self._x_top)
         for i in np.flatnonzero(cancelled):
-            high[i], low[i] = _rounded_twice(MpRow(self.x[i], digits=80).logsumexp())
+            value = MpRow(self.x[i], digits=80).logsumexp()
+            high[i], low[i] = _rounded_twice(value if abs(value) > 1e-40 else MpRow(self.x[i]).logsumexp())
         return _real((high, low))
 
 

@@ -65,11 +65,13 @@ static uint64_t digest(double x, double kept, double added, double low) {
 #define XENT_DEFINE(prefix, real, wide, wide_exp, mantissa_bits)                                   \
     static void prefix##_check(const real *x, real m, bool compare, struct tally *tally) {         \
         struct xent_sum unit;                                                                      \
-        const struct prefix##_reference ref = prefix##_refer_to(m, &unit);                         \
+        const struct prefix##_reference ref = prefix##_refer_to(m, 1, &unit);                      \
         const real start = (real)prefix##_START;                                                   \
         struct prefix##_sum sum = {prefix##_set1(start), prefix##_set1(0)};                        \
         real kept[prefix##_LANES], high[prefix##_LANES], low[prefix##_LANES];                      \
-        prefix##_store(kept, prefix##_accumulate(&sum, prefix##_load(x), &ref, false));            \
+        const struct prefix##_exp parts =                                                          \
+            prefix##_exp_parts(prefix##_load(x), prefix##_set1(0), &ref, AS_IS);                   \
+        prefix##_store(kept, prefix##_add_exp(&sum, parts));                                       \
         prefix##_store(high, sum.high);                                                            \
         prefix##_store(low, sum.low);                                                              \
         const int exponent = prefix##_HEADROOM - (int)rint((double)m * (double)prefix##_LOG2_E);   \

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 from exact import Rows
 from numpy.typing import NDArray
@@ -144,6 +145,26 @@ def near_zero(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
         yield _random(rng, dtype, x)
 
 
+def cancelling(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
+    """Logsumexps nearer to zero still: each class has what the ones before leave of one, but for its own rounding."""
+    for classes in (2, 3, 4, 5, 6, 8, 12, 16, 20, 24):
+        yield _random(rng, dtype, np.array([_tuned(rng, dtype, classes) for _ in range(4)]))
+
+
+def _tuned(rng: np.random.Generator, dtype: Dtype, classes: int) -> list[float]:
+    row: list[float] = []
+    with mpmath.workdps(400):
+        left = mpmath.mpf(1)
+        for _ in range(classes):
+            part = rng.uniform(0.1, 0.9) if not row else 1
+            x = dtype.type(mpmath.log(left * part))
+            if mpmath.exp(float(x)) >= left:  # the last may leave less than nothing
+                x = x if len(row) == classes - 1 else np.nextafter(x, dtype.type(-np.inf))
+            left -= mpmath.exp(float(x))
+            row.append(float(x))
+    return row
+
+
 def subnormal(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
     """Probabilities about the smallest normal number, and below."""
     x = -_deepest(dtype) - np.linspace(-3, 40, 64) + rng.random((6, 64))
@@ -195,6 +216,7 @@ QUICK: tuple[Family, ...] = (
     blocks,
     masked,
     near_zero,
+    cancelling,
     subnormal,
     worst_found,
 )

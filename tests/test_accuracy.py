@@ -84,7 +84,13 @@ def rows_of(dtype):
 def test_any_row(scalar_type):
     """Hypothesis is told how near to the promise a row comes, and goes on from the nearest."""
 
-    @hypothesis.settings(max_examples=200, deadline=None, derandomize=True, database=None)
+    @hypothesis.settings(
+        max_examples=200,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a clock decides it
+    )
     @hypothesis.given(row=rows_of(scalar_type), data=st.data())
     def holds(row, data):
         x, c = row[np.newaxis], np.array([data.draw(st.integers(0, row.size - 1))])
@@ -107,6 +113,25 @@ def test_reductions(dtype, rng):
     promised = PROMISED[dtype.__name__]["mean of losses"]
     assert ulps(xent.cross_entropy(x, c), mean(loss)) <= promised
     assert ulps(xent.cross_entropy(x, c, reduction="sum"), total(loss)) <= promised
+
+
+@pytest.mark.parametrize("rows", [2, 9, 49, 300])
+def test_a_mean_of_losses_whose_sum_is_beyond_float64(rows, rng):
+    """Of one batch and of many; the mean of the largest numbers is not beyond them."""
+    half = np.finfo(np.float64).max / 2
+    x = np.zeros((rows, 2))
+    for losses in (np.full(rows, 2.0), np.full(rows, 1.2), rng.uniform(0, 2, rows)):
+        x[:, 0], x[:, 1] = -half / 2 * losses, half / 2 * losses
+        c = np.zeros(rows, int)
+        exact = mean(Rows(x).loss(c))
+        assert ulps(xent.cross_entropy(x, c), exact) <= 1
+        assert ulps(xent.cross_entropy(np.asfortranarray(x), c), exact) <= 1
+        assert ulps(xent.cross_entropy_and_grad(x, c, loss_out=np.empty(()))[0], exact) <= 1
+        assert xent.cross_entropy(x, c, reduction="sum") == inf
+    x[0] = np.finfo(np.float64).max * np.array([-1, 1])
+    assert xent.cross_entropy(x, c) == inf
+    x[0, 0] = np.nan
+    assert np.isnan(xent.cross_entropy(x, c))
 
 
 # ---- Relations between results: they hold whatever the exact ones are ------------------------------------------------

@@ -10,6 +10,7 @@ import os
 import numpy as np
 import pytest
 from cross import OUTPUTS, Problem, fused_cores
+from families import batches, cancelling, near_zero
 from ulp import ulps
 
 from xent import reference
@@ -88,6 +89,12 @@ def subnormal_results(dtype, rng):
         yield from problems_of(x.astype(dtype), rng)
 
 
+def logsumexps_near_zero(dtype, _rng):
+    for family in (near_zero, cancelling):
+        for x, _ in batches(family, dtype):
+            yield Problem(x, "none")
+
+
 def layouts(dtype, rng):
     for classes in (3, 10, 64, 130, BLOCK + 17):
         for padding in (0, 1, 13):
@@ -129,6 +136,7 @@ FAMILIES = (
     blocks_of_different_magnitude,
     special_values,
     subnormal_results,
+    logsumexps_near_zero,
     layouts,
     teams,
     past_the_caches,

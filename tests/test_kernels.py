@@ -111,3 +111,12 @@ def test_subnormal_gradients(dtype):
     check(x, [0])
     grad = xent.cross_entropy_grad(x, [0])
     assert np.count_nonzero(grad[0, 3:10]) == 7
+
+
+@pytest.mark.parametrize("classes", [3, 130])
+def test_the_smallest_normal_results(classes):
+    """The low part of a factor is not rounded as a subnormal number is: that was half an ulp more than is promised."""
+    x = np.full((2, classes), -np.inf, dtype=np.float32)
+    x[:, 0] = [float.fromhex("0x1.aaa8dap+2"), float.fromhex("0x1.a4fb5ap+2")]
+    x[:, 2] = [float.fromhex("-0x1.401bcp+6"), float.fromhex("-0x1.40b616p+6")]
+    check(x, [0, 0])

@@ -9,13 +9,12 @@ from exact import Real, real
 from numpy.typing import ArrayLike, NDArray
 
 
-def distances(actual: ArrayLike, exact: ArrayLike | Real, least_ulp: ArrayLike = 0) -> NDArray[np.float64]:
+def distances(actual: ArrayLike, exact: ArrayLike | Real) -> NDArray[np.float64]:
     """Return how far each of `actual` is from `exact`, in ulp of the dtype of `actual`.
 
     An ulp is the spacing of the floats in the exact result's binade, [2^e, 2^(e + 1)), and the subnormals' where it is
-    less than the smallest normal number; where `least_ulp` is more than that, the power of two below it. Equal
-    infinities and NaNs are at no distance, as is an infinity from a number that rounds to it; a NaN or infinity beside
-    another number is at an infinite distance.
+    less than the smallest normal number. Equal infinities and NaNs are at no distance, as is an infinity from a number
+    that rounds to it; a NaN or infinity beside another number is at an infinite distance.
     """
     actual = np.asarray(actual)
     high, low, exponent = real(exact).parts
@@ -25,8 +24,6 @@ def distances(actual: ArrayLike, exact: ArrayLike | Real, least_ulp: ArrayLike =
         mantissa, e = np.frexp(high)
         below = (np.abs(mantissa) == 0.5) & (low * mantissa < 0)  # just less than a power of two
         step = np.maximum(e - below + exponent - limits.nmant - 1, limits.minexp - limits.nmant)
-        least, least_exponent = np.frexp(least_ulp)
-        step = np.where(least > 0, np.maximum(step, least_exponent - 1), step)
         difference = np.ldexp(actual.astype(np.float64), -step) - np.ldexp(high, exponent - step)
         distance = np.abs(difference - np.ldexp(low, exponent - step))
         rounded = np.ldexp(high, exponent).astype(actual.dtype)

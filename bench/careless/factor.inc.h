@@ -11,3 +11,7 @@ XENT_INLINE struct V(factor) V(factor_of)(const struct xent_factor *factor) {
 XENT_INLINE V(vec) V(times)(V(vec) e, const struct V(factor) * factor) {
     return V(mul)(e, factor->high);
 }
+
+XENT_INLINE V(vec) V(times_less)(V(vec) e, const struct V(factor) * factor, V(vec) offset) {
+    return V(sub)(V(times)(e, factor), offset);
+}

@@ -5,8 +5,9 @@ struct V(exp) {
     V(vec) value;
 };
 
-XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, const struct V(reference) * ref, bool shifted) {
-    (void)shifted; /* always */
+XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref,
+                                       enum treatment treatment) {
+    (void)low, (void)treatment; /* always SHIFTED */
     x = V(max)(ref->lowest, V(sub)(x, ref->shift));
     const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
     const V(vec) n = V(sub)(y, ref->round);
@@ -27,14 +28,11 @@ struct V(sum) {
     V(vec) high, low; /* the first stays as it starts, the sum is the second */
 };
 
+XENT_INLINE V(vec) V(term)(struct V(exp) e) { return e.value; }
+
 XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
     sum->low = V(add)(sum->low, e.value);
     return e.value;
-}
-
-XENT_INLINE V(vec)
-    V(accumulate)(struct V(sum) * sum, V(vec) x, const struct V(reference) * ref, bool shifted) {
-    return V(add_exp)(sum, V(exp_parts)(x, ref, shifted));
 }
 
 XENT_INLINE void V(total)(const struct V(sum) * sum, double start, struct xent_sum *result) {

@@ -103,6 +103,7 @@ cdef extern from "xent.h" nogil:
         xent_array lse_in
         double *loss
         double *loss_sum
+        double *loss_mean
         double *lse
         const xent_options *options
         int threads
@@ -221,6 +222,7 @@ def run(
     cnp.ndarray upstream=None,
     cnp.ndarray lse_in=None,
     cnp.ndarray loss=None,
+    bint mean=False,
     cnp.ndarray lse=None,
     int threads=0,
 ):
@@ -234,8 +236,8 @@ def run(
     cdef xent_problem problem
     cdef xent_options options
     cdef xent_status status
-    cdef double loss_sum = 0
-    cdef double divisor = 1
+    cdef double reduced = 0
+    cdef double rows
     cdef int dims = cnp.PyArray_NDIM(logits)
     memset(&problem, 0, sizeof(problem))
     memset(&options, 0, sizeof(options))
@@ -258,8 +260,8 @@ def run(
     problem.upstream_scalar = upstream_scalar
     problem.lse_in = row_array(lse_in)
     problem.loss = doubles(loss)
-    if loss is not None:
-        problem.loss_sum = &loss_sum
+    problem.loss_sum = &reduced if loss is not None and not mean else NULL
+    problem.loss_mean = &reduced if loss is not None and mean else NULL
     problem.lse = doubles(lse)
     problem.threads = threads
 
@@ -285,8 +287,12 @@ def run(
     ):
         problem.options = &options
     elif mean:  # of plain rows, whose number is known
-        divisor = denominator if denominator > 0 else <double>(cnp.PyArray_SIZE(logits) // problem.classes)
-        problem.upstream_scalar = upstream_scalar / divisor if divisor > 0 else 0
+        rows = <double>(cnp.PyArray_SIZE(logits) // <cnp.npy_intp>problem.classes)
+        if denominator > 0:
+            problem.upstream_scalar = upstream_scalar / denominator
+            problem.loss_sum, problem.loss_mean = problem.loss_mean, NULL
+        else:
+            problem.upstream_scalar = upstream_scalar / rows if rows > 0 else 0
     with nogil:
         status = xent_run(&problem)
     if status == XENT_TARGET_OUT_OF_RANGE:
@@ -295,7 +301,7 @@ def run(
             raise bad_class("indices", problem.classes, indices, (*row, problem.bad_label))
         raise bad_class("target", problem.classes, target, np.unravel_index(problem.bad_row, (<object>target).shape))
     check(status)
-    return loss_sum / divisor if divisor > 0 else np.nan
+    return reduced / denominator if mean and problem.options == NULL and denominator > 0 else reduced
 
 
 cdef bint is_plain(object array, int dims):
@@ -369,7 +375,7 @@ def run_plain(
     if gradient and grad_out is None:
         grad_out = cnp.PyArray_EMPTY(2, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
 
-    cdef double loss_sum = 0
+    cdef double reduced = 0
     cdef double few_losses[256]
     cdef double *losses = few_losses
     cdef xent_problem problem
@@ -388,7 +394,8 @@ def run_plain(
     problem.target = row_array(c)
     problem.target_type = integer_type(c.dtype)
     problem.upstream_scalar = <double>grad_output / (rows if mean else 1)
-    problem.loss_sum = &loss_sum
+    problem.loss_sum = NULL if mean else &reduced
+    problem.loss_mean = &reduced if mean else NULL
     problem.threads = 0 if n_threads is None else <int>n_threads
     with nogil:
         if rows > 256:
@@ -401,9 +408,8 @@ def run_plain(
         return None
     check(status)
 
-    cdef double result = loss_sum / rows if mean else loss_sum
-    cdef float single = <float>result
-    cdef void *value = &result
+    cdef float single = <float>reduced
+    cdef void *value = &reduced
     if problem.dtype == XENT_F32:
         value = &single
     loss = PyArray_Scalar(value, x.dtype, None)
