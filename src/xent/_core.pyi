@@ -33,7 +33,6 @@ def run(
     upstream: NDArray[Any] | None = None,
     lse_in: NDArray[Any] | None = None,
     loss: NDArray[Any] | None = None,
-    mean: bool = False,
     lse: NDArray[Any] | None = None,
     threads: int = 0,
 ) -> float: ...

@@ -222,7 +222,6 @@ def run(
     cnp.ndarray upstream=None,
     cnp.ndarray lse_in=None,
     cnp.ndarray loss=None,
-    bint mean=False,
     cnp.ndarray lse=None,
     int threads=0,
 ):
