@@ -80,10 +80,14 @@ struct xent_rows {
      * lse^2; and what the gradient at the target is multiplied by */
     double target_low[XENT_ROWS], own[XENT_ROWS], rest[XENT_ROWS], spread[XENT_ROWS];
     double top[XENT_ROWS], square[XENT_ROWS], target_slope[XENT_ROWS];
+    /* in, only for `entropies`, where the target is the largest class: the sum of e^z * (z_m - z)
+     * over the others, as in xent_sum */
+    double below[XENT_ROWS], below_exponent[XENT_ROWS], below_shift[XENT_ROWS];
     /* out: the units of `others` times (scale + scale_low) * 2^scale_exponent give upstream *
      * softmax */
     double loss[XENT_ROWS], lse[XENT_ROWS], target_gradient[XENT_ROWS];
     double scale[XENT_ROWS], scale_low[XENT_ROWS], scale_exponent[XENT_ROWS];
+    double entropy[XENT_ROWS];
 };
 
 /* What the scale of a row's terms comes from, and with it the gradient at the target: nothing, for
@@ -140,6 +144,10 @@ struct xent_aside {
     KERNEL(largest, double, (const void *logits, size_t n, size_t skip))                           \
     /* The first class with that u; n if there is none. */                                         \
     KERNEL(find, size_t, (const void *logits, size_t n, double u))                                 \
+    /* The first class whose u is above the bound, or at it if `at` is set; n if there is none. */ \
+    KERNEL(find_above, size_t, (const void *logits, size_t n, double bound, bool at))              \
+    /* How many there are. */                                                                      \
+    KERNEL(count_above, size_t, (const void *logits, size_t n, double bound, bool at))             \
     /* Sum of exp over the classes but `skip`, of which `max` is the largest. */                   \
     KERNEL(reduce, struct xent_sum,                                                                \
            (const struct xent_logits *logits, size_t n, size_t skip, double max,                   \
@@ -152,6 +160,10 @@ struct xent_aside {
     KERNEL(spread, struct xent_spread,                                                             \
            (const struct xent_logits *logits, size_t n, size_t skip, double top,                   \
             const void *labels, const void *weights))                                              \
+    /* Sum of e * scale * (top - u - low) over the terms that reduce has kept, in the unit of its  \
+     * sum; a term of zero adds nothing. */                                                        \
+    KERNEL(spread_terms, double,                                                                   \
+           (const struct xent_logits *logits, size_t n, double top, const void *exps))             \
     /* Adds e^z over the block to `sum`; for z below 300. */                                       \
     KERNEL(sum_near_one, void,                                                                     \
            (const struct xent_logits *logits, size_t n, struct xent_near_one *sum))                \
@@ -189,6 +201,9 @@ struct xent_aside {
     KERNEL(merge, struct xent_sum, (const struct xent_sum *blocks, size_t count, double scale))    \
     /* The scalars of so many rows. */                                                             \
     KERNEL(finish, void,                                                                           \
+           (struct xent_rows * rows, size_t count, const struct xent_request *request))            \
+    /* -sum q ln q of so many rows that are finished. */                                           \
+    KERNEL(entropies, void,                                                                        \
            (struct xent_rows * rows, size_t count, const struct xent_request *request))            \
     /* ln of the sum, as accurate as is what it exceeds one by. */                                 \
     KERNEL(log_near_one, double, (const struct xent_near_one *sum))                                \

@@ -14,8 +14,9 @@ bool xent_has_shares(const struct xent_job *job) {
 }
 
 bool xent_keeps_largest(const struct xent_job *job) {
-    return !xent_has(job, TARGET) &&
-           (xent_has(job, LABELS) || job->problem->output == XENT_LOG_SOFTMAX);
+    return job->problem->evaluation ||
+           (!xent_has(job, TARGET) &&
+            (xent_has(job, LABELS) || job->problem->output == XENT_LOG_SOFTMAX));
 }
 
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at) {

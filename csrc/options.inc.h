@@ -121,3 +121,45 @@ static void V(emit_adjusted)(const struct xent_emission *emission,
         V(store_first)(out + i, lanes, x);
     }
 }
+
+/* A vector of the terms of spread_terms; beside a term of zero the distance may be infinite. */
+XENT_INLINE V(vec) V(spread_term)(V(vec) e, V(vec) u, V(vec) low, V(vec) top, V(vec) scale) {
+    const V(vec) below = V(mul)(V(sub)(V(sub)(top, u), low), scale);
+    return V(less)(V(set1)(0), e, V(mul)(e, below), V(set1)(0));
+}
+
+static double V(spread_terms)(const struct xent_logits *logits, size_t n, double top,
+                              const void *exps) {
+    const REAL *const u = logits->u, *const lows = logits->low, *const e = exps;
+    const V(vec) tops = V(set1)((REAL)top), scale = V(set1)((REAL)logits->scale);
+    const V(vec) zero = V(set1)(0);
+    enum {
+        SUMS = 4
+    }; /* so that an addition does not wait for the last, and few are added to each */
+    V(vec) sums[SUMS] = {zero, zero, zero, zero};
+    size_t i = 0;
+    for (; i + SUMS * V(LANES) <= n; i += SUMS * V(LANES)) {
+#pragma GCC unroll 4
+        for (size_t k = 0; k < SUMS; k++) {
+            const size_t at = i + k * V(LANES);
+            const V(vec) low = lows ? V(load)(lows + at) : zero;
+            sums[k] =
+                V(add)(sums[k], V(spread_term)(V(load)(e + at), V(load)(u + at), low, tops, scale));
+        }
+    }
+    for (size_t k = 0; i < n; i += V(LANES), k++) {
+        const size_t lanes = n - i < V(LANES) ? n - i : V(LANES);
+        const V(vec) low = lows ? V(load_first)(lows + i, lanes) : zero;
+        sums[k] = V(add)(sums[k], V(spread_term)(V(load_first)(e + i, lanes),
+                                                 V(load_first)(u + i, lanes), low, tops, scale));
+    }
+    double total = 0;
+    for (size_t k = 0; k < SUMS; k++) {
+        REAL lanes[V(LANES)];
+        V(store)(lanes, sums[k]);
+        for (size_t j = 0; j < V(LANES); j++) {
+            total += (double)lanes[j];
+        }
+    }
+    return total / V(ONE_WITH_HEADROOM);
+}

@@ -49,7 +49,7 @@ static bool is_half(const struct xent_problem *problem) {
 
 static bool takes_lanes(const struct xent_problem *problem) {
     return problem->classes <= XENT_TILE_CLASSES && !is_half(problem) && !problem->swapped &&
-           !problem->options;
+           !problem->options && !problem->evaluation;
 }
 
 static size_t size_of_value(const struct xent_problem *problem) {

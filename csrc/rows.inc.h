@@ -95,6 +95,41 @@ static size_t V(find)(const void *logits, size_t n, double u) {
     return i;
 }
 
+static size_t V(find_above)(const void *logits, size_t n, double bound, bool at) {
+    const REAL *const x = logits;
+    const REAL least = (REAL)bound;
+    size_t i = 0;
+    for (; i + V(LANES) <= n; i += V(LANES)) {
+        int found = 0; /* as in find */
+        for (size_t k = 0; k < V(LANES); k++) {
+            found |= at ? x[i + k] >= least : x[i + k] > least;
+        }
+        if (found) {
+            break;
+        }
+    }
+    while (i < n && !(at ? x[i] >= least : x[i] > least)) {
+        i++;
+    }
+    return i;
+}
+
+static size_t V(count_above)(const void *logits, size_t n, double bound, bool at) {
+    const REAL *const x = logits;
+    const REAL least = (REAL)bound;
+    int count = 0; /* of a block at the most: vectors of these have the logits' lanes */
+    if (at) {
+        for (size_t i = 0; i < n; i++) {
+            count += x[i] >= least;
+        }
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            count += x[i] > least;
+        }
+    }
+    return (size_t)count;
+}
+
 /* Logits are fetched into the L2 cache this far ahead: the hardware fetches a page at most, and a
  * store that waits for its line behind loads from memory halves the speed. */
 enum { V(AHEAD) = 16384 / sizeof(REAL) };
