@@ -213,6 +213,7 @@ static const void *block_ahead(const struct xent_job *job, const struct row *row
 struct found {
     bool known;
     double max;
+    double record; /* the largest class of the row's blocks before, for an evaluation */
 };
 
 /* The largest of the classes but `skip`. */
@@ -226,17 +227,21 @@ static double largest_but(const struct xent_job *job, const struct row *row,
     return job->kernels->largest(logits->u, block.size, skip);
 }
 
-/* The class of a block that is kept out of its sum, as an index into it. */
+/* The class of a block that is kept out of its sum, as an index into it; the largest only if it is
+ * larger than the record. */
 static size_t kept_of_block(const struct xent_job *job, const struct row *row,
                             const struct xent_logits *logits, struct block block,
-                            struct found found) {
+                            struct found found, double record) {
     if (!xent_keeps_largest(job)) {
         return block_has(block, row->target) ? row->target - block.begin : XENT_NO_CLASS;
     }
     const double largest =
         found.known ? found.max : job->kernels->largest(logits->u, block.size, XENT_NO_CLASS);
+    if (!(largest > record)) {
+        return XENT_NO_CLASS;
+    }
     const size_t class = job->kernels->find(logits->u, block.size, largest);
-    return class < block.size && largest > -INFINITY ? class : XENT_NO_CLASS;
+    return class < block.size ? class : XENT_NO_CLASS;
 }
 
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
@@ -248,8 +253,10 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     struct xent_load_space load = work->load;
     load.slopes = space->slopes ? space->slopes + offset : NULL;
     const struct xent_logits logits = xent_load(job, &row->at, block.begin, block.size, &load);
-    const size_t skip = kept_of_block(job, row, &logits, block, found);
-    if (xent_keeps_largest(job)) {
+    const double record = job->problem->evaluation && index > 0 ? found.record : -INFINITY;
+    const size_t skip = kept_of_block(job, row, &logits, block, found, record);
+    const bool keeps_largest = xent_keeps_largest(job) && skip != XENT_NO_CLASS;
+    if (keeps_largest) {
         found.known = false; /* of the others it is not */
     }
     const double max = largest_but(job, row, &logits, block, skip, found);
@@ -273,7 +280,11 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
             xent_evaluate_block(job, &row->at, block.begin, block.size, &logits,
                                 &space->notes[index], &row->label, &evaluation);
     }
-    return (struct found){aside.ahead != NULL, aside.ahead_max};
+    return (struct found){
+        .known = aside.ahead != NULL,
+        .max = aside.ahead_max,
+        .record = keeps_largest ? space->notes[index].logit : record,
+    };
 }
 
 /* Which note has the class that is kept apart: that of the target, or the first of the largest. */
@@ -551,10 +562,6 @@ static void begin_columns(struct columns *columns, size_t index) {
 
 static void begin_first_column(void *context, int member, int team) {
     (void)member, (void)team;
-    const struct columns *columns = context;
-    for (int i = 0; i < columns->job->plan.threads; i++) {
-        xent_forget(workspace_of(columns->job, i).evaluation.best);
-    }
     begin_columns(context, 0);
 }
 
@@ -597,12 +604,8 @@ static void between_columns(void *context, size_t stage) {
         return;
     }
     struct row *row = &columns->rows[stage % 2];
-    struct xent_best *const best = columns->work.evaluation.best;
-    for (int i = 1; best && i < job->plan.threads; i++) {
-        xent_move_best(job, workspace_of(job, i).evaluation.best, best);
-    }
     if (row->counts) {
-        merge_row(job, row, stage, best);
+        merge_row(job, row, stage, NULL);
     } else {
         pass_over_row(job, row);
     }

@@ -77,13 +77,6 @@ static void add(struct xent_best *best, size_t most, struct candidate candidate)
     best->heap[at] = candidate;
 }
 
-void xent_move_best(const struct xent_job *job, struct xent_best *from, struct xent_best *to) {
-    for (size_t i = 0; i < from->count; i++) {
-        add(to, most_listed(job), from->heap[i]);
-    }
-    from->count = 0;
-}
-
 /* The first one first. */
 static void sort(struct xent_best *best) {
     for (size_t left = best->count; left > 1; left--) {
@@ -93,19 +86,17 @@ static void sort(struct xent_best *best) {
     }
 }
 
-/* Almost always nothing is found after the first blocks. */
+/* Classes come in order, so that one that is equal to the last of the list is after it. Almost
+ * always nothing is found after the first blocks. */
 static void list_block(const struct xent_job *job, const char *u, size_t begin, size_t size,
                        double largest, struct xent_best *best) {
     const size_t most = most_listed(job);
     for (size_t i = 0; i < size; i++) {
-        /* Blocks may come in any order, so that of equal logits an earlier class may come later. */
-        const bool full = best->count == most;
-        const double bound = full ? best->heap[0].logit : -INFINITY;
-        const bool ties = full && best->heap[0].class > begin + i;
-        if (largest < bound || (largest == bound && !ties)) {
+        const double bound = best->count == most ? best->heap[0].logit : -INFINITY;
+        if (!(largest > bound)) {
             return;
         }
-        i += job->kernels->find_above(u + i * job->itemsize, size - i, bound, ties);
+        i += job->kernels->find_above(u + i * job->itemsize, size - i, bound);
         if (i < size) {
             add(best, most, (struct candidate){xent_real(job, u + i * job->itemsize), begin + i});
         }
@@ -134,7 +125,8 @@ struct xent_finding xent_evaluate_block(const struct xent_job *job, const struct
                                         const struct xent_note *note,
                                         const struct xent_label *label,
                                         const struct xent_evaluation_space *space) {
-    struct xent_finding finding = {.largest = note->logit, .argmax = note->kept};
+    const bool kept = note->kept != XENT_NO_CLASS;
+    struct xent_finding finding = {kept ? note->logit : note->top, note->kept, 0, 0};
     const char *u = logits->u;
     if (space->uncapped) {
         u = xent_load_uncapped(job, at, begin, size, space->uncapped);
@@ -146,10 +138,11 @@ struct xent_finding xent_evaluate_block(const struct xent_job *job, const struct
         list_block(job, u, begin, size, finding.largest, space->best);
     }
     if (space->terms) {
-        if (note->kept != XENT_NO_CLASS) { /* it is not in the sum */
+        if (kept) { /* it is not in the sum */
             xent_set_real(job, space->terms + (note->kept - begin) * job->itemsize, 0);
         }
-        finding.spread = job->kernels->spread_terms(logits, size, note->top, space->terms);
+        const double spread = job->kernels->spread_terms(logits, size, note->top, space->terms);
+        finding.spread = spread - spread == 0 ? spread : 0; /* infinitely far are terms of zero */
     }
     return finding;
 }

@@ -15,7 +15,9 @@ struct xent_label {
 
 /* What is found in a block. */
 struct xent_finding {
-    double largest; /* logit, and the first class that has it; -inf: there is none */
+    /* The largest logit, -inf if there is none; and the first class that has it, if no block before
+     * has one as large. */
+    double largest;
     size_t argmax;
     size_t before; /* classes that are before the label */
     double spread; /* the sum of e^z * (top - z) over what is in the block's sum, in its unit */
@@ -42,11 +44,10 @@ struct xent_blocks {
 struct xent_label xent_read_label(const struct xent_job *job, const struct xent_place *at);
 
 size_t xent_size_of_best(const struct xent_job *job);
-/* Empties the list, or moves all of it to another; NULL: there is none. */
+/* Empties the list; NULL: there is none. */
 void xent_forget(struct xent_best *best);
-void xent_move_best(const struct xent_job *job, struct xent_best *from, struct xent_best *to);
 
-/* `note` is that of the block; the first classes go to the list. */
+/* `note` is that of the block, and the first classes go to the list: blocks come in order. */
 struct xent_finding xent_evaluate_block(const struct xent_job *job, const struct xent_place *at,
                                         size_t begin, size_t size, const struct xent_logits *logits,
                                         const struct xent_note *note,

@@ -144,9 +144,9 @@ struct xent_aside {
     KERNEL(largest, double, (const void *logits, size_t n, size_t skip))                           \
     /* The first class with that u; n if there is none. */                                         \
     KERNEL(find, size_t, (const void *logits, size_t n, double u))                                 \
-    /* The first class whose u is above the bound, or at it if `at` is set; n if there is none. */ \
-    KERNEL(find_above, size_t, (const void *logits, size_t n, double bound, bool at))              \
-    /* How many there are. */                                                                      \
+    /* The first class whose u is above the bound; n if there is none. */                          \
+    KERNEL(find_above, size_t, (const void *logits, size_t n, double bound))                       \
+    /* How many are above it, or at it if `at` is set; for a block at the most. */                 \
     KERNEL(count_above, size_t, (const void *logits, size_t n, double bound, bool at))             \
     /* Sum of exp over the classes but `skip`, of which `max` is the largest. */                   \
     KERNEL(reduce, struct xent_sum,                                                                \

@@ -122,39 +122,48 @@ static void V(emit_adjusted)(const struct xent_emission *emission,
     }
 }
 
-/* A vector of the terms of spread_terms; beside a term of zero the distance may be infinite. */
-XENT_INLINE V(vec) V(spread_term)(V(vec) e, V(vec) u, V(vec) low, V(vec) top, V(vec) scale) {
-    const V(vec) below = V(mul)(V(sub)(V(sub)(top, u), low), scale);
-    return V(less)(V(set1)(0), e, V(mul)(e, below), V(set1)(0));
+/* The sums of spread_terms: several, so that an addition does not wait for the last, and that few
+ * are added to each. */
+enum { V(SPREAD_SUMS) = 4 };
+
+/* Eight or sixteen terms, subtracted from the sum. */
+XENT_INLINE V(vec) V(spread_vector)(V(vec) sum, V(vec) e, V(vec) u, V(vec) low, V(vec) top,
+                                    V(vec) scale, bool scaled) {
+    V(vec) d = V(sub)(u, top);
+    if (scaled) {
+        d = V(mul)(V(add)(d, low), scale);
+        d = V(less)(V(set1)(0), e, d, V(set1)(0));
+    } else {
+        d = V(max)(V(set1)(-V(LARGEST)), d); /* for the sake of -inf */
+    }
+    return V(fnma)(e, d, sum);
 }
 
-static double V(spread_terms)(const struct xent_logits *logits, size_t n, double top,
-                              const void *exps) {
-    const REAL *const u = logits->u, *const lows = logits->low, *const e = exps;
+/* Whether logits are scaled or have low parts is a constant of the loop. */
+XENT_INLINE double V(spread_terms_as)(const struct xent_logits *logits, size_t n, double top,
+                                      const REAL *e, bool scaled) {
+    const REAL *const u = logits->u, *const lows = scaled ? logits->low : NULL;
     const V(vec) tops = V(set1)((REAL)top), scale = V(set1)((REAL)logits->scale);
     const V(vec) zero = V(set1)(0);
-    enum {
-        SUMS = 4
-    }; /* so that an addition does not wait for the last, and few are added to each */
-    V(vec) sums[SUMS] = {zero, zero, zero, zero};
+    V(vec) sums[V(SPREAD_SUMS)] = {zero, zero, zero, zero};
     size_t i = 0;
-    for (; i + SUMS * V(LANES) <= n; i += SUMS * V(LANES)) {
+    for (; i + V(SPREAD_SUMS) * V(LANES) <= n; i += V(SPREAD_SUMS) * V(LANES)) {
 #pragma GCC unroll 4
-        for (size_t k = 0; k < SUMS; k++) {
+        for (size_t k = 0; k < V(SPREAD_SUMS); k++) {
             const size_t at = i + k * V(LANES);
             const V(vec) low = lows ? V(load)(lows + at) : zero;
-            sums[k] =
-                V(add)(sums[k], V(spread_term)(V(load)(e + at), V(load)(u + at), low, tops, scale));
+            sums[k] = V(spread_vector)(sums[k], V(load)(e + at), V(load)(u + at), low, tops, scale,
+                                       scaled);
         }
     }
     for (size_t k = 0; i < n; i += V(LANES), k++) {
         const size_t lanes = n - i < V(LANES) ? n - i : V(LANES);
         const V(vec) low = lows ? V(load_first)(lows + i, lanes) : zero;
-        sums[k] = V(add)(sums[k], V(spread_term)(V(load_first)(e + i, lanes),
-                                                 V(load_first)(u + i, lanes), low, tops, scale));
+        sums[k] = V(spread_vector)(sums[k], V(load_first)(e + i, lanes),
+                                   V(load_first)(u + i, lanes), low, tops, scale, scaled);
     }
     double total = 0;
-    for (size_t k = 0; k < SUMS; k++) {
+    for (size_t k = 0; k < V(SPREAD_SUMS); k++) {
         REAL lanes[V(LANES)];
         V(store)(lanes, sums[k]);
         for (size_t j = 0; j < V(LANES); j++) {
@@ -162,4 +171,10 @@ static double V(spread_terms)(const struct xent_logits *logits, size_t n, double
         }
     }
     return total / V(ONE_WITH_HEADROOM);
+}
+
+static double V(spread_terms)(const struct xent_logits *logits, size_t n, double top,
+                              const void *exps) {
+    return logits->low || logits->scale != 1 ? V(spread_terms_as)(logits, n, top, exps, true)
+                                             : V(spread_terms_as)(logits, n, top, exps, false);
 }

@@ -79,36 +79,31 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
 static size_t V(find)(const void *logits, size_t n, double u) {
     const REAL *const x = logits;
     const REAL wanted = (REAL)u;
-    size_t i = 0;
-    for (; i + V(LANES) <= n; i += V(LANES)) {
-        int found = 0; /* a loop without exits, which the compiler makes vectors of */
-        for (size_t k = 0; k < V(LANES); k++) {
-            found |= x[i + k] == wanted;
+    const V(vec) wanteds = V(set1)(wanted), zero = V(set1)(0), one = V(set1)(1);
+    size_t i = 0, end = 0;
+    for (; i < n; i = end) {
+        end = n - i < V(LANES) ? n : i + V(LANES);
+        if (end - i == V(LANES) &&
+            !V(any_less)(zero, V(less)(V(load)(x + i), wanteds, zero, one))) {
+            continue;
         }
-        if (found) {
-            break;
+        for (; i < end; i++) {
+            if (x[i] == wanted) {
+                return i;
+            }
         }
     }
-    while (i < n && x[i] != wanted) {
-        i++;
-    }
-    return i;
+    return n;
 }
 
-static size_t V(find_above)(const void *logits, size_t n, double bound, bool at) {
+static size_t V(find_above)(const void *logits, size_t n, double bound) {
     const REAL *const x = logits;
-    const REAL least = (REAL)bound;
+    const V(vec) bounds = V(set1)((REAL)bound);
     size_t i = 0;
-    for (; i + V(LANES) <= n; i += V(LANES)) {
-        int found = 0; /* as in find */
-        for (size_t k = 0; k < V(LANES); k++) {
-            found |= at ? x[i + k] >= least : x[i + k] > least;
-        }
-        if (found) {
-            break;
-        }
+    while (i + V(LANES) <= n && !V(any_less)(bounds, V(load)(x + i))) {
+        i += V(LANES);
     }
-    while (i < n && !(at ? x[i] >= least : x[i] > least)) {
+    while (i < n && !(x[i] > (REAL)bound)) {
         i++;
     }
     return i;
