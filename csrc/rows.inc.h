@@ -100,6 +100,12 @@ static size_t V(find_above)(const void *logits, size_t n, double bound) {
     const REAL *const x = logits;
     const V(vec) bounds = V(set1)((REAL)bound);
     size_t i = 0;
+    for (; i + 4 * V(LANES) <= n; i += 4 * V(LANES)) {
+        const V(vec) m = V(max_whole)(x, i, i + 4 * V(LANES), bounds);
+        if (V(any_less)(bounds, m)) {
+            break;
+        }
+    }
     while (i + V(LANES) <= n && !V(any_less)(bounds, V(load)(x + i))) {
         i += V(LANES);
     }
@@ -109,21 +115,28 @@ static size_t V(find_above)(const void *logits, size_t n, double bound) {
     return i;
 }
 
+/* Two counts, each of half a block, so that an addition does not wait for the last. They are
+ * integers of 32 bits, of which a vector has as many as of floats. */
+#define COUNT(is_above)                                                                            \
+    for (size_t i = 0; i < half; i++) {                                                            \
+        first += x[i] is_above least;                                                              \
+        second += x[half + i] is_above least;                                                      \
+    }                                                                                              \
+    second += n > 2 * half && x[n - 1] is_above least;
+
 static size_t V(count_above)(const void *logits, size_t n, double bound, bool at) {
     const REAL *const x = logits;
     const REAL least = (REAL)bound;
-    int count = 0; /* of a block at the most: vectors of these have the logits' lanes */
+    const size_t half = n / 2;
+    int32_t first = 0, second = 0;
     if (at) {
-        for (size_t i = 0; i < n; i++) {
-            count += x[i] >= least;
-        }
+        COUNT(>=)
     } else {
-        for (size_t i = 0; i < n; i++) {
-            count += x[i] > least;
-        }
+        COUNT(>)
     }
-    return (size_t)count;
+    return (size_t)(first + second);
 }
+#undef COUNT
 
 /* Logits are fetched into the L2 cache this far ahead: the hardware fetches a page at most, and a
  * store that waits for its line behind loads from memory halves the speed. */
