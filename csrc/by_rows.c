@@ -167,8 +167,8 @@ struct row {
     size_t lane;   /* of the scalars */
     bool counts;   /* else its logits are not read, and its values are zero */
     size_t target; /* the class that is kept out of the sum; XENT_NO_CLASS: none */
-    struct xent_label label;         /* for an evaluation */
     struct xent_coefficients shares; /* with options */
+    struct xent_label label;         /* for an evaluation */
 };
 
 /* The n-th row that is worked on. */

@@ -90,8 +90,8 @@ def test_against_the_oracle(dtype):
         expected = reference.evaluate(x.astype(np.float64), **given)
         dtypes = reference.evaluate(x, **given)
         z_size, z_error = size_and_error_of_z(x, given, dtype)
-        for name, actual in found._asdict().items():
-            exact = getattr(expected, name)
+        for name in found._fields:
+            actual, exact = getattr(found, name), getattr(expected, name)
             if exact is None:
                 assert actual is None
                 continue

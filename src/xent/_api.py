@@ -798,18 +798,19 @@ def evaluate(
     >>> found.rank
     array([1, 0])
     >>> found.entropy
-    array([8.32395465e-01, 5.80172623e-12])
+    array([8.32395582e-01, 5.80172624e-12])
     >>> found.top_k_indices
     array([[0, 1],
            [1, 0]])
     """
-    numbers = {"scale": _arrays.number("scale", scale, above=0)}
+    numbers: dict[str, Any] = {"scale": _arrays.number("scale", scale, above=0)}
     if softcap is not None:
         numbers["softcap"] = _arrays.number("softcap", softcap, above=0)
     listed = _arrays.count("top_k", top_k)
     array = _arrays.floats("logits", logits)
     rows = _arrays.classes_last("logits", array, axis)
-    inputs, results = {"logits": rows}, {}
+    inputs: dict[str, Any] = {"logits": rows}
+    results: dict[str, Any] = {}
     if target is not None:
         inputs["target"] = _arrays.labels("target", target, array, axis)
         results |= {"log_prob": np.empty(rows.shape[:-1]), "rank": np.empty(rows.shape[:-1], np.int64)}
