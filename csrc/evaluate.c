@@ -86,13 +86,37 @@ static void sort(struct xent_best *best) {
     }
 }
 
+/* A number so that at least as many classes of a block are above it as are listed, and few more: of
+ * as many parts of the block each has one that is no less than the next number. */
+static double bound_of(const struct xent_job *job, const char *u, size_t size, size_t most) {
+    if (most > XENT_MAXIMA || size < 2 * XENT_MAXIMA) {
+        return -INFINITY;
+    }
+    double first[XENT_MAXIMA], maxima[XENT_MAXIMA];
+    job->kernels->maxima(u, size, maxima);
+    size_t count = 0;
+    for (size_t i = 0; i < XENT_MAXIMA; i++) {
+        if (count == most && !(maxima[i] > first[count - 1])) {
+            continue;
+        }
+        size_t at = count < most ? count++ : count - 1;
+        for (; at > 0 && first[at - 1] < maxima[i]; at--) {
+            first[at] = first[at - 1];
+        }
+        first[at] = maxima[i];
+    }
+    const double last = first[most - 1];
+    return job->single ? (double)nextafterf((float)last, -INFINITY) : nextafter(last, -INFINITY);
+}
+
 /* Classes come in order, so that one that is equal to the last of the list is after it. Almost
  * always nothing is found after the first blocks. */
 static void list_block(const struct xent_job *job, const char *u, size_t begin, size_t size,
                        double largest, struct xent_best *best) {
     const size_t most = most_listed(job);
+    const double least = best->count < most ? bound_of(job, u, size, most) : -INFINITY;
     for (size_t i = 0; i < size; i++) {
-        const double bound = best->count == most ? best->heap[0].logit : -INFINITY;
+        const double bound = best->count == most ? best->heap[0].logit : least;
         if (!(largest > bound)) {
             return;
         }

@@ -13,6 +13,9 @@
  * from the first look to the second. A row's bits depend on it. */
 enum { XENT_BLOCK = 2048 };
 
+/* Parts of a block that `maxima` looks at. */
+enum { XENT_MAXIMA = 32 };
+
 /* Numbers a constant stride apart. */
 struct xent_strided {
     char *data;
@@ -142,6 +145,8 @@ struct xent_aside {
 #define XENT_KERNELS(KERNEL)                                                                       \
     /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. */     \
     KERNEL(largest, double, (const void *logits, size_t n, size_t skip))                           \
+    /* The largest of each part of the classes, -inf of one without any; NaNs do not count. */     \
+    KERNEL(maxima, void, (const void *logits, size_t n, double *largest))                          \
     /* The first class with that u; n if there is none. */                                         \
     KERNEL(find, size_t, (const void *logits, size_t n, double u))                                 \
     /* The first class whose u is above the bound; n if there is none. */                          \

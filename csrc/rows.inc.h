@@ -76,6 +76,32 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
     return (double)V(horizontal_max)(m);
 }
 
+static void V(maxima)(const void *logits, size_t n, double *largest) {
+    enum { VECTORS = XENT_MAXIMA / V(LANES) };
+    const REAL *const x = logits;
+    V(vec) m[VECTORS];
+    for (size_t k = 0; k < VECTORS; k++) {
+        m[k] = V(set1)(-(REAL)INFINITY);
+    }
+    size_t i = 0;
+    for (; i + XENT_MAXIMA <= n; i += XENT_MAXIMA) {
+#pragma GCC unroll 4
+        for (size_t k = 0; k < VECTORS; k++) {
+            m[k] = V(max)(V(load)(x + i + k * V(LANES)), m[k]);
+        }
+    }
+    for (size_t k = 0; i < n; i += V(LANES), k++) {
+        m[k] = V(max)(V(load_masked)(x, n, i, SIZE_MAX), m[k]);
+    }
+    for (size_t k = 0; k < VECTORS; k++) {
+        REAL lanes[V(LANES)];
+        V(store)(lanes, m[k]);
+        for (size_t j = 0; j < V(LANES); j++) {
+            largest[k * V(LANES) + j] = (double)lanes[j];
+        }
+    }
+}
+
 static size_t V(find)(const void *logits, size_t n, double u) {
     const REAL *const x = logits;
     const REAL wanted = (REAL)u;
