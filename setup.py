@@ -42,6 +42,7 @@ COMMON_SOURCES = [
     "by_lanes.c",
     "by_rows.c",
     "dispatch.c",
+    "evaluate.c",
     "finish.c",
     "fixed.c",
     "fresh.c",

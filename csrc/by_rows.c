@@ -1,5 +1,6 @@
 /* Rows one after the other, each in blocks of contiguous classes. Knows neither the instruction set
  * nor how threads are made. */
+#include "evaluate.h"
 #include "finish.h"
 #include "options.h"
 #include "parallel.h"
@@ -30,6 +31,7 @@ struct row_space {
     char *exps;   /* of every class, see place_exps; NULL where nothing is emitted from them */
     char *slopes; /* of every class; NULL without softcap */
     struct xent_listed listed;
+    struct xent_finding *findings; /* of every block; NULL but for an evaluation */
 };
 
 /* Two batches of rows, because one is emitted while the next is reduced. */
@@ -40,6 +42,7 @@ struct workspace {
     struct xent_load_space load; /* a block; not used where logits load in place, */
     char *store;                 /* nor this where values are stored so */
     char *labels;
+    struct xent_evaluation_space evaluation;
 };
 
 /* Rows that are reduced before they are finished together: the scalars of one take nearly as long
@@ -59,6 +62,7 @@ static bool takes_notes(const struct xent_job *job) { return job->options || job
 struct layout {
     size_t spaces, scalars, sums, notes, exps, slopes, listed;
     size_t load, lows, store, labels;
+    size_t findings, terms, uncapped, best;
 };
 
 static struct layout layout_of(const struct xent_job *job) {
@@ -70,6 +74,8 @@ static struct layout layout_of(const struct xent_job *job) {
     const size_t block = xent_whole_lines(XENT_BLOCK * job->itemsize);
     const size_t row = xent_whole_lines(problem->classes * job->itemsize);
     const size_t listed = job->listed_labels ? job->options->labels.listed : 0;
+    const struct xent_evaluation *evaluation = problem->evaluation;
+    const size_t findings = evaluation ? count_blocks(job) * sizeof(struct xent_finding) : 0;
     return (struct layout){
         .spaces = xent_has(job, VALUES) ? 2 * batch_size(job) : 1,
         .scalars = xent_whole_lines(sizeof(struct xent_rows)),
@@ -82,14 +88,19 @@ static struct layout layout_of(const struct xent_job *job) {
         .lows = caps ? block : 0,
         .store = scatters ? block : 0,
         .labels = job->dense_labels ? block : 0,
+        .findings = xent_whole_lines(findings),
+        .terms = evaluation && evaluation->entropy ? block + PAGE : 0,
+        .uncapped = evaluation && caps ? block : 0,
+        .best = xent_whole_lines(xent_size_of_best(job)),
     };
 }
 
 size_t xent_rows_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
-    const size_t space = size.sums + size.notes + size.exps + size.slopes + 2 * size.listed;
+    const size_t space =
+        size.sums + size.notes + size.exps + size.slopes + 2 * size.listed + size.findings;
     return 2 * size.scalars + size.spaces * space + size.load + size.lows + size.store +
-           size.labels;
+           size.labels + size.terms + size.uncapped + size.best;
 }
 
 /* The next part of a workspace. */
@@ -114,21 +125,31 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
             .exps = take(&p, size.exps),
             .slopes = take(&p, size.slopes),
             .listed = {.class = take(&p, size.listed), .coefficient = take(&p, size.listed)},
+            .findings = take(&p, size.findings),
         };
     }
     work.load = (struct xent_load_space){.u = take(&p, size.load), .low = take(&p, size.lows)};
     work.store = take(&p, size.store);
     work.labels = take(&p, size.labels);
+    work.evaluation = (struct xent_evaluation_space){
+        .terms = take(&p, size.terms),
+        .uncapped = take(&p, size.uncapped),
+        .best = take(&p, size.best),
+    };
     return work;
 }
 
 /* A load that shares its low address bits with a store just before it waits for that store. So the
  * exponentials are moved away from the logits, modulo a page: by a quarter of it in one batch and
  * by three in the next, which is reduced while the first is emitted. */
+static char *move_from(char *exps, const char *logits, size_t distance) {
+    const uintptr_t wanted = (uintptr_t)logits + distance;
+    return exps + (wanted - (uintptr_t)exps) % PAGE / XENT_CACHE_LINE * XENT_CACHE_LINE;
+}
+
 static struct row_space place_exps(struct row_space space, const char *logits, size_t batch) {
     if (space.exps) {
-        const uintptr_t wanted = (uintptr_t)logits + (batch % 2 * 2 + 1) * (PAGE / 4);
-        space.exps += (wanted - (uintptr_t)space.exps) % PAGE / XENT_CACHE_LINE * XENT_CACHE_LINE;
+        space.exps = move_from(space.exps, logits, (batch % 2 * 2 + 1) * (PAGE / 4));
     }
     return space;
 }
@@ -145,6 +166,7 @@ struct row {
     bool counts;   /* else its logits are not read, and its values are zero */
     size_t target; /* the class that is kept out of the sum; XENT_NO_CLASS: none */
     struct xent_coefficients shares; /* with options */
+    struct xent_label label;         /* for an evaluation */
 };
 
 /* The n-th row that is worked on. */
@@ -161,6 +183,9 @@ static struct row begin_row(const struct xent_job *job, const struct xent_place 
     };
     if (row.counts && xent_has(job, TARGET)) {
         row.target = xent_read_class(job, at);
+    }
+    if (job->problem->evaluation) {
+        row.label = xent_read_label(job, at);
     }
     return row;
 }
@@ -186,6 +211,7 @@ static const void *block_ahead(const struct xent_job *job, const struct row *row
 struct found {
     bool known;
     double max;
+    double record; /* the largest class of the row's blocks before, for an evaluation */
 };
 
 /* The largest of the classes but `skip`. */
@@ -199,17 +225,21 @@ static double largest_but(const struct xent_job *job, const struct row *row,
     return job->kernels->largest(logits->u, block.size, skip);
 }
 
-/* The class of a block that is kept out of its sum, as an index into it. */
+/* The class of a block that is kept out of its sum, as an index into it; the largest only if it is
+ * larger than the record. */
 static size_t kept_of_block(const struct xent_job *job, const struct row *row,
                             const struct xent_logits *logits, struct block block,
-                            struct found found) {
+                            struct found found, double record) {
     if (!job->keeps_largest) {
         return block_has(block, row->target) ? row->target - block.begin : XENT_NO_CLASS;
     }
     const double largest =
         found.known ? found.max : job->kernels->largest(logits->u, block.size, XENT_NO_CLASS);
+    if (!(largest > record)) {
+        return XENT_NO_CLASS;
+    }
     const size_t class = job->kernels->find(logits->u, block.size, largest);
-    return class < block.size && largest > -INFINITY ? class : XENT_NO_CLASS;
+    return class < block.size ? class : XENT_NO_CLASS;
 }
 
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
@@ -221,13 +251,20 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     struct xent_load_space load = work->load;
     load.slopes = space->slopes ? space->slopes + offset : NULL;
     const struct xent_logits logits = xent_load(job, &row->at, block.begin, block.size, &load);
-    const size_t skip = kept_of_block(job, row, &logits, block, found);
-    if (job->keeps_largest) {
+    const double record = job->problem->evaluation && index > 0 ? found.record : -INFINITY;
+    const size_t skip = kept_of_block(job, row, &logits, block, found, record);
+    const bool keeps_largest = job->keeps_largest && skip != XENT_NO_CLASS;
+    if (keeps_largest) {
         found.known = false; /* of the others it is not */
     }
     const double max = largest_but(job, row, &logits, block, skip, found);
     aside.exps = space->exps ? space->exps + offset : NULL;
     aside.keeps_skip = job->keeps_largest; /* most of them are not kept apart in the end */
+    struct xent_evaluation_space evaluation = work->evaluation;
+    if (evaluation.terms) {
+        evaluation.terms = move_from(evaluation.terms, logits.u, PAGE / 4);
+        aside.exps = evaluation.terms;
+    }
     space->sums[index] = job->kernels->reduce(&logits, block.size, skip, max, &aside);
     if (space->notes) {
         struct xent_note *const note = &space->notes[index];
@@ -237,7 +274,16 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
             job->kernels->mark(aside.exps, block.size, logits.u);
         }
     }
-    return (struct found){aside.ahead != NULL, aside.ahead_max};
+    if (space->findings) {
+        space->findings[index] =
+            xent_evaluate_block(job, &row->at, block.begin, block.size, &logits,
+                                &space->notes[index], &row->label, &evaluation);
+    }
+    return (struct found){
+        .known = aside.ahead != NULL,
+        .max = aside.ahead_max,
+        .record = keeps_largest ? space->notes[index].logit : record,
+    };
 }
 
 /* Which note has the class that is kept apart: that of the target, or the first of the largest. */
@@ -271,8 +317,10 @@ static struct xent_sum merge_blocks(const struct xent_job *job, const struct row
     return job->finish->merge(space->sums, count, scale);
 }
 
-/* Merges the row's blocks into its lane of the scalars, ready to be finished. */
-static void merge_row(const struct xent_job *job, struct row *row) {
+/* Merges the row's blocks into its lane of the scalars, ready to be finished. Its index is that
+ * among all rows, and `best` the list of its best classes. */
+static void merge_row(const struct xent_job *job, struct row *row, size_t index,
+                      struct xent_best *best) {
     struct xent_rows *const scalars = row->scalars;
     const size_t lane = row->lane;
     const struct xent_note *kept = row->space.notes ? kept_of_row(job, row) : NULL;
@@ -291,6 +339,11 @@ static void merge_row(const struct xent_job *job, struct row *row) {
             row->target == XENT_NO_CLASS ? -INFINITY : xent_read_logit(job, &row->at, row->target);
     }
     row->target = kept ? kept->kept : row->target;
+    if (job->problem->evaluation) {
+        const struct xent_blocks blocks = {row->space.notes, row->space.findings, row->space.sums,
+                                           count_blocks(job)};
+        xent_evaluate_row(job, &row->at, index, &row->label, &blocks, kept, best, scalars, lane);
+    }
     xent_take_rows(job, &row->at, 1, scalars, lane);
 }
 
@@ -450,6 +503,7 @@ static void run_rows(void *context, int member, int team) {
     struct xent_cursor at = xent_at_row(job, range.begin);
     struct row rows[2 * XENT_ROWS];
     struct found found = {0};
+    xent_forget(work.evaluation.best);
     for (size_t n = 0; n < count; n++) {
         struct row *const row = &rows[n % (2 * batch)];
         const struct row *last = emits && n >= batch ? &rows[(n - batch) % (2 * batch)] : NULL;
@@ -468,7 +522,7 @@ static void run_rows(void *context, int member, int team) {
             }
         }
         if (row->counts) {
-            merge_row(job, row);
+            merge_row(job, row, range.begin + n, work.evaluation.best);
         } else {
             pass_over_row(job, row);
             found.known = false;
@@ -549,7 +603,7 @@ static void between_columns(void *context, size_t stage) {
     }
     struct row *row = &columns->rows[stage % 2];
     if (row->counts) {
-        merge_row(job, row);
+        merge_row(job, row, stage, NULL);
     } else {
         pass_over_row(job, row);
     }

@@ -2,6 +2,8 @@
 #include "finish.h"
 #include "fixed.h"
 
+#include "evaluate.h"
+
 #include <math.h>
 
 static void read_doubles(const struct xent_job *job, enum xent_job_array array,
@@ -76,6 +78,9 @@ void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t
     job->finish->finish(rows, count, &job->request);
     if (problem->loss) {
         memcpy(problem->loss + first, rows->loss, count * sizeof *rows->loss);
+    }
+    if (problem->evaluation) {
+        xent_finish_evaluation(job, rows, first, count);
     }
     for (size_t i = 0; problem->lse && i < count; i++) {
         const bool near = fabs(rows->lse[i]) < near_zero;

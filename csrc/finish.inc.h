@@ -401,6 +401,25 @@ static void finish(struct xent_rows *rows, size_t count, const struct xent_reque
 #undef FINISH_EACH
 #undef FINISH_ALL
 
+/* With m the largest class, -ln q_j = loss_m + (z_m - z_j), so that no term is negative:
+ *
+ *     -sum q ln q = loss_m + sum_{j != m} e^(z_j - z_m) (z_m - z_j) * e^-loss_m */
+static void entropies(struct xent_rows *rows, size_t count, const struct xent_request *request) {
+    const bool single = request->single;
+    const vec far = number(30000); /* beyond it everything is zero */
+    for (size_t i = 0; i < count; i += f64_LANES) {
+        const vec loss = f64_load(rows->loss + i), below = f64_load(rows->below + i);
+        const vec shift = f64_load(rows->below_shift + i);
+        const struct pair distance = distance_from(rows, i, shift, request);
+        const struct scaled unit = exp_within(negative(far), distance, far, single);
+        const struct scaled q = exp_scaled((struct pair){negative(loss), number(0)}, single);
+        const vec exponent =
+            f64_add(f64_add(unit.exponent, q.exponent), f64_load(rows->below_exponent + i));
+        const vec value = f64_mul(f64_mul(below, unit.value.high), q.value.high);
+        f64_store(rows->entropy + i, f64_add(loss, scale_by(value, exponent)));
+    }
+}
+
 static double log_near_one(const struct xent_near_one *sum) {
     const struct two beside = {sum->beside.high / f64_ONE_WITH_HEADROOM,
                                sum->beside.low / f64_ONE_WITH_HEADROOM};

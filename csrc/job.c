@@ -120,28 +120,39 @@ void xent_advance(struct xent_cursor *at, const struct xent_job *job, size_t row
     }
 }
 
+const void *xent_load_uncapped(const struct xent_job *job, const struct xent_place *at,
+                               size_t begin, size_t size, char *buffer) {
+    const ptrdiff_t stride = job->problem->logits_stride;
+    char *const p = xent_address(job, LOGITS, at) + (ptrdiff_t)begin * stride;
+    if (job->loads_in_place) {
+        return p;
+    }
+    const struct xent_strided from = {p, stride, job->problem->dtype, job->problem->swapped};
+    job->kernels->read(&from, size, buffer);
+    if (xent_has(job, MASK)) {
+        const ptrdiff_t mask_stride = job->options->mask_stride;
+        const char *mask = xent_address(job, MASK, at) + (ptrdiff_t)begin * mask_stride;
+        job->kernels->mask(buffer, size, mask, mask_stride);
+    }
+    return buffer;
+}
+
 struct xent_logits xent_load(const struct xent_job *job, const struct xent_place *at, size_t begin,
                              size_t size, const struct xent_load_space *space) {
     const struct xent_options *options = job->options;
-    const ptrdiff_t stride = job->problem->logits_stride;
-    char *const p = xent_address(job, LOGITS, at) + (ptrdiff_t)begin * stride;
     const double scale = options ? options->scale : 1;
-    if (job->loads_in_place) {
-        return (struct xent_logits){.u = p, .scale = scale};
-    }
-    const struct xent_strided from = {p, stride, job->problem->dtype, job->problem->swapped};
-    job->kernels->read(&from, size, space->u);
-    if (xent_has(job, MASK)) {
-        const ptrdiff_t mask_stride = options->mask_stride;
-        const char *mask = xent_address(job, MASK, at) + (ptrdiff_t)begin * mask_stride;
-        job->kernels->mask(space->u, size, mask, mask_stride);
-    }
+    const void *const u = xent_load_uncapped(job, at, begin, size, space ? space->u : NULL);
     if (options && options->softcap > 0) {
         const double softcap = options->softcap;
         job->kernels->cap(space->u, size, scale / softcap, space->low, space->slopes);
         return (struct xent_logits){.u = space->u, .low = space->low, .scale = softcap};
     }
-    return (struct xent_logits){.u = space->u, .scale = scale};
+    return (struct xent_logits){.u = u, .scale = scale};
+}
+
+double xent_read_uncapped(const struct xent_job *job, const struct xent_place *at, size_t class) {
+    double u; /* or a float */
+    return xent_real(job, xent_load_uncapped(job, at, class, 1, (char *)&u));
 }
 
 double xent_read_logit(const struct xent_job *job, const struct xent_place *at, size_t class) {

@@ -113,6 +113,11 @@ struct xent_load_space {
 struct xent_logits xent_load(const struct xent_job *job, const struct xent_place *at, size_t begin,
                              size_t size, const struct xent_load_space *space);
 
+/* The same before the softcap and the scale: where they are, or in the buffer. */
+const void *xent_load_uncapped(const struct xent_job *job, const struct xent_place *at,
+                               size_t begin, size_t size, char *buffer);
+double xent_read_uncapped(const struct xent_job *job, const struct xent_place *at, size_t class);
+
 /* The logit of one class, as it would be loaded: u + low. */
 double xent_read_logit(const struct xent_job *job, const struct xent_place *at, size_t class);
 

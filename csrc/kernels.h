@@ -13,6 +13,9 @@
  * from the first look to the second. A row's bits depend on it. */
 enum { XENT_BLOCK = 2048 };
 
+/* Parts of a block that `maxima` looks at. */
+enum { XENT_MAXIMA = 32 };
+
 /* Numbers a constant stride apart. */
 struct xent_strided {
     char *data;
@@ -84,6 +87,10 @@ struct xent_rows {
      * lse^2; and what the gradient at the target is multiplied by */
     double target_low[XENT_ROWS], own[XENT_ROWS], rest[XENT_ROWS], spread[XENT_ROWS];
     double top[XENT_ROWS], square[XENT_ROWS], target_slope[XENT_ROWS];
+    /* in, only for `entropies`, where the target is the largest class: the sum of e^z * (z_m - z)
+     * over the others, as in xent_sum; out: the entropy */
+    double below[XENT_ROWS], below_exponent[XENT_ROWS], below_shift[XENT_ROWS];
+    double entropy[XENT_ROWS];
 };
 
 /* What the scale of a row's terms comes from, and with it the gradient at the target: nothing, for
@@ -139,8 +146,14 @@ struct xent_aside {
 #define XENT_KERNELS(KERNEL)                                                                       \
     /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. */     \
     KERNEL(largest, double, (const void *logits, size_t n, size_t skip))                           \
+    /* The largest of each part of the classes, -inf of one without any; NaNs do not count. */     \
+    KERNEL(maxima, void, (const void *logits, size_t n, double *largest))                          \
     /* The first class with that u; n if there is none. */                                         \
     KERNEL(find, size_t, (const void *logits, size_t n, double u))                                 \
+    /* The first class whose u is above the bound; n if there is none. */                          \
+    KERNEL(find_above, size_t, (const void *logits, size_t n, double bound))                       \
+    /* How many are above it, or at it if `at` is set; for a block at the most. */                 \
+    KERNEL(count_above, size_t, (const void *logits, size_t n, double bound, bool at))             \
     /* Sum of exp over the classes but `skip`, of which `max` is the largest. */                   \
     KERNEL(reduce, struct xent_sum,                                                                \
            (const struct xent_logits *logits, size_t n, size_t skip, double max,                   \
@@ -153,6 +166,10 @@ struct xent_aside {
     KERNEL(spread, struct xent_spread,                                                             \
            (const struct xent_logits *logits, size_t n, size_t skip, double top,                   \
             const void *labels, const void *weights))                                              \
+    /* Sum of e * scale * (top - u - low) over the terms that reduce has kept, in the unit of its  \
+     * sum; a term of zero adds nothing. */                                                        \
+    KERNEL(spread_terms, double,                                                                   \
+           (const struct xent_logits *logits, size_t n, double top, const void *exps))             \
     /* Adds e^z over the block to `sum`; for z below 300. */                                       \
     KERNEL(sum_near_one, void,                                                                     \
            (const struct xent_logits *logits, size_t n, struct xent_near_one *sum))                \
@@ -190,6 +207,9 @@ struct xent_aside {
     KERNEL(merge, struct xent_sum, (const struct xent_sum *blocks, size_t count, double scale))    \
     /* The scalars of so many rows. */                                                             \
     KERNEL(finish, void,                                                                           \
+           (struct xent_rows * rows, size_t count, const struct xent_request *request))            \
+    /* -sum q ln q of so many rows that are finished. */                                           \
+    KERNEL(entropies, void,                                                                        \
            (struct xent_rows * rows, size_t count, const struct xent_request *request))            \
     /* ln of the sum, as accurate as is what it exceeds one by. */                                 \
     KERNEL(log_near_one, double, (const struct xent_near_one *sum))                                \

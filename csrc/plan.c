@@ -49,7 +49,7 @@ static bool is_half(const struct xent_problem *problem) {
 
 static bool takes_lanes(const struct xent_problem *problem) {
     return problem->classes <= XENT_TILE_CLASSES && !is_half(problem) && !problem->swapped &&
-           !problem->options;
+           !problem->options && !problem->evaluation;
 }
 
 static size_t size_of_value(const struct xent_problem *problem) {
@@ -73,10 +73,11 @@ struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const double logits = (double)rows * (double)problem->classes;
     size_t team = team_for(problem, logits + (double)rows * WORK_OF_ROW);
 
-    /* Rows are shared where they are many, because then nobody waits within a row. */
+    /* Rows are shared where they are many, because then nobody waits within a row; those that are
+     * evaluated always are, because what is found in a block saves work in the next. */
     size_t sharing_columns = blocks / BLOCKS_PER_THREAD;
     sharing_columns = sharing_columns < team ? sharing_columns : team;
-    const bool by_columns = rows < team && sharing_columns > rows;
+    const bool by_columns = rows < team && sharing_columns > rows && !problem->evaluation;
     team = by_columns ? sharing_columns : team < rows ? team : rows;
 
     const bool lanes = takes_lanes(problem);

@@ -76,24 +76,93 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
     return (double)V(horizontal_max)(m);
 }
 
+static void V(maxima)(const void *logits, size_t n, double *largest) {
+    enum { VECTORS = XENT_MAXIMA / V(LANES) };
+    const REAL *const x = logits;
+    V(vec) m[VECTORS];
+    for (size_t k = 0; k < VECTORS; k++) {
+        m[k] = V(set1)(-(REAL)INFINITY);
+    }
+    size_t i = 0;
+    for (; i + XENT_MAXIMA <= n; i += XENT_MAXIMA) {
+#pragma GCC unroll 4
+        for (size_t k = 0; k < VECTORS; k++) {
+            m[k] = V(max)(V(load)(x + i + k * V(LANES)), m[k]);
+        }
+    }
+    for (size_t k = 0; i < n; i += V(LANES), k++) {
+        m[k] = V(max)(V(load_masked)(x, n, i, SIZE_MAX), m[k]);
+    }
+    for (size_t k = 0; k < VECTORS; k++) {
+        REAL lanes[V(LANES)];
+        V(store)(lanes, m[k]);
+        for (size_t j = 0; j < V(LANES); j++) {
+            largest[k * V(LANES) + j] = (double)lanes[j];
+        }
+    }
+}
+
 static size_t V(find)(const void *logits, size_t n, double u) {
     const REAL *const x = logits;
     const REAL wanted = (REAL)u;
-    size_t i = 0;
-    for (; i + V(LANES) <= n; i += V(LANES)) {
-        int found = 0; /* a loop without exits, which the compiler makes vectors of */
-        for (size_t k = 0; k < V(LANES); k++) {
-            found |= x[i + k] == wanted;
+    const V(vec) wanteds = V(set1)(wanted), zero = V(set1)(0), one = V(set1)(1);
+    size_t i = 0, end = 0;
+    for (; i < n; i = end) {
+        end = n - i < V(LANES) ? n : i + V(LANES);
+        if (end - i == V(LANES) &&
+            !V(any_less)(zero, V(less)(V(load)(x + i), wanteds, zero, one))) {
+            continue;
         }
-        if (found) {
+        for (; i < end; i++) {
+            if (x[i] == wanted) {
+                return i;
+            }
+        }
+    }
+    return n;
+}
+
+static size_t V(find_above)(const void *logits, size_t n, double bound) {
+    const REAL *const x = logits;
+    const V(vec) bounds = V(set1)((REAL)bound);
+    size_t i = 0;
+    for (; i + 4 * V(LANES) <= n; i += 4 * V(LANES)) {
+        const V(vec) m = V(max_whole)(x, i, i + 4 * V(LANES), bounds);
+        if (V(any_less)(bounds, m)) {
             break;
         }
     }
-    while (i < n && x[i] != wanted) {
+    while (i + V(LANES) <= n && !V(any_less)(bounds, V(load)(x + i))) {
+        i += V(LANES);
+    }
+    while (i < n && !(x[i] > (REAL)bound)) {
         i++;
     }
     return i;
 }
+
+/* Two counts, each of half a block, so that an addition does not wait for the last. They are
+ * integers of 32 bits, of which a vector has as many as of floats. */
+#define COUNT(is_above)                                                                            \
+    for (size_t i = 0; i < half; i++) {                                                            \
+        first += x[i] is_above least;                                                              \
+        second += x[half + i] is_above least;                                                      \
+    }                                                                                              \
+    second += n > 2 * half && x[n - 1] is_above least;
+
+static size_t V(count_above)(const void *logits, size_t n, double bound, bool at) {
+    const REAL *const x = logits;
+    const REAL least = (REAL)bound;
+    const size_t half = n / 2;
+    int32_t first = 0, second = 0;
+    if (at) {
+        COUNT(>=)
+    } else {
+        COUNT(>)
+    }
+    return (size_t)(first + second);
+}
+#undef COUNT
 
 /* Logits are fetched into the L2 cache this far ahead: the hardware fetches a page at most, and a
  * store that waits for its line behind loads from memory halves the speed. */

@@ -11,6 +11,7 @@
  *   times_sum(x, a, b)  x * (a + b), rounded once but negligibly, where b is what a lacks by rounding
  *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
  *   less(a, b, x, y) x in the lanes where a < b, else y
+ *   any_less(a, b)   whether a < b in any lane
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
  *   exponent(x)      the e of 2^e <= |x| < 2^(e + 1), as a number; of normal x
  *   mantissa(x)      x / 2^exponent(x)
@@ -21,6 +22,7 @@
 #ifndef XENT_VEC_H
 #define XENT_VEC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

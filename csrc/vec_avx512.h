@@ -39,6 +39,9 @@ XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x
     XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
         return _mm512_mask_blend_##suffix(_mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ), y, x);     \
     }                                                                                              \
+    XENT_INLINE bool prefix##_any_less(vector a, vector b) {                                       \
+        return _mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ) != 0;                                  \
+    }                                                                                              \
     XENT_INLINE vector prefix##_to_exponent(vector x) {                                            \
         return from_bits(_mm512_slli_##lane(to_bits(x), mantissa_bits));                           \
     }                                                                                              \

@@ -39,6 +39,10 @@ typedef uint64x2_t u64_vec;
     XENT_INLINE vector prefix##_times_sum(vector x, vector a, vector b) {                          \
         return prefix##_fma(x, a, prefix##_mul(x, b));                                             \
     }                                                                                              \
+    XENT_INLINE bool prefix##_any_less(vector a, vector b) {                                       \
+        const uint64x2_t less = (uint64x2_t)vcltq_##suffix(a, b);                                  \
+        return (vgetq_lane_u64(less, 0) | vgetq_lane_u64(less, 1)) != 0;                           \
+    }                                                                                              \
     XENT_INLINE vector prefix##_to_exponent(vector x) {                                            \
         return vreinterpretq_##suffix##_##bits(                                                    \
             vshlq_n_##bits(vreinterpretq_##bits##_##suffix(x), mantissa_bits));                    \

@@ -56,6 +56,9 @@ XENT_INLINE WIDE(vec) WIDE(to_exponent)(WIDE(vec) x) {
 XENT_INLINE WIDE(vec) WIDE(less)(WIDE(vec) a, WIDE(vec) b, WIDE(vec) x, WIDE(vec) y) {
     PAIR(NARROW(less)(a.a, b.a, x.a, y.a), NARROW(less)(a.b, b.b, x.b, y.b));
 }
+XENT_INLINE bool WIDE(any_less)(WIDE(vec) a, WIDE(vec) b) {
+    return NARROW(any_less)(a.a, b.a) | NARROW(any_less)(a.b, b.b);
+}
 XENT_INLINE WIDE(vec) WIDE(exponent)(WIDE(vec) x) {
     PAIR(NARROW(exponent)(x.a), NARROW(exponent)(x.b));
 }

@@ -46,6 +46,12 @@
     XENT_INLINE prefix##_vec prefix##_fnma(prefix##_vec x, prefix##_vec y, prefix##_vec z) {       \
         return z - x * y;                                                                          \
     }                                                                                              \
+    XENT_INLINE bool prefix##_any_less(prefix##_vec a, prefix##_vec b) {                           \
+        const prefix##_bits less = (prefix##_bits)(a < b);                                         \
+        uint64_t halves[2];                                                                        \
+        memcpy(halves, &less, sizeof less);                                                        \
+        return (halves[0] | halves[1]) != 0;                                                       \
+    }                                                                                              \
     XENT_INLINE prefix##_vec prefix##_to_exponent(prefix##_vec x) {                                \
         return (prefix##_vec)((prefix##_bits)x << (mantissa_bits));                                \
     }                                                                                              \

@@ -62,6 +62,18 @@ static bool good_options(const struct xent_options *options) {
            (!labels->spread_tail || labels->indices.data);
 }
 
+static bool is_good_evaluation(const struct xent_problem *problem) {
+    const struct xent_evaluation *wanted = problem->evaluation;
+    const struct xent_options *options = problem->options;
+    const bool plain = !options || (!options->labels.probabilities.data && !options->class_weight &&
+                                    !options->row_weight.data && !options->ignores &&
+                                    options->label_smoothing == 0 && options->z_loss == 0);
+    const bool of_target = wanted->log_prob || wanted->rank;
+    return plain && problem->output == XENT_NO_VALUES && !problem->loss &&
+           (!of_target || problem->target.data) &&
+           (wanted->top_k == 0 || (wanted->top_log_probs && wanted->top_classes));
+}
+
 static enum xent_status check(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool values = problem->output != XENT_NO_VALUES;
@@ -71,7 +83,9 @@ static enum xent_status check(const struct xent_problem *problem) {
         problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 && problem->threads >= 0 &&
         problem->logits.data && values == (problem->values.data != NULL) &&
         (!needs_target || problem->target.data || labels) && !(labels && problem->target.data) &&
-        (!(problem->loss_sum || problem->loss_mean) || problem->loss) && (!options || good_options(options));
+        (!(problem->loss_sum || problem->loss_mean) || problem->loss) &&
+        (!options || good_options(options)) &&
+        (!problem->evaluation || is_good_evaluation(problem));
     return good ? XENT_OK : XENT_BAD_PROBLEM;
 }
 

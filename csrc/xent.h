@@ -88,6 +88,20 @@ struct xent_options {
     double denominator;
 };
 
+/* What else there is to know of a row's prediction. Each array has one number for each row, in C
+ * order, or top_k numbers for each row; NULL: not wanted. Classes are in order of their logits, the
+ * largest first, and of two that are equal the first is first; a softcap does not change it. A row
+ * whose lse is no number has NaN, and -1 for a class or a rank. */
+struct xent_evaluation {
+    double *log_prob; /* ln q of the target */
+    double *entropy;  /* -sum_j q_j ln q_j */
+    int64_t *argmax;  /* the first class */
+    int64_t *rank;    /* how many classes are before the target */
+    size_t top_k;
+    double *top_log_probs; /* ln q of the first classes; both arrays are there if top_k > 0 */
+    int64_t *top_classes;  /* where there are no more that are not masked: -1, and -inf */
+};
+
 struct xent_problem {
     enum xent_dtype dtype; /* of the logits */
     bool swapped;          /* the bytes of the logits are in the other order */
@@ -115,6 +129,8 @@ struct xent_problem {
     double *lse;       /* rows doubles, C order, or NULL */
 
     const struct xent_options *options; /* NULL: none */
+    /* NULL: none; else there are neither values nor losses, and of the options what makes z of x */
+    const struct xent_evaluation *evaluation;
 
     int threads; /* the largest team, within OMP_THREAD_LIMIT; 0: see xent_available_threads */
 

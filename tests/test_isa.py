@@ -25,7 +25,7 @@ def run(code, isa):
 
 @pytest.mark.parametrize("isa", SUPPORTED)
 def test_kernels(isa):
-    tests = [str(HERE / "test_kernels.py"), str(HERE / "test_special_values.py")]
+    tests = [str(HERE / f"test_{name}.py") for name in ("kernels", "special_values", "evaluate")]
     done = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests], isa)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "passed" in done.stdout

@@ -3,15 +3,26 @@
 from importlib.metadata import version
 
 from xent import reference
-from xent._api import cross_entropy, cross_entropy_and_grad, cross_entropy_grad, log_softmax, logsumexp, softmax
+from xent._api import (
+    Evaluation,
+    cross_entropy,
+    cross_entropy_and_grad,
+    cross_entropy_grad,
+    evaluate,
+    log_softmax,
+    logsumexp,
+    softmax,
+)
 from xent._config import get_num_threads, set_num_threads, show_config
 
 __version__ = version("xent")
 
 __all__ = [
+    "Evaluation",
     "cross_entropy",
     "cross_entropy_and_grad",
     "cross_entropy_grad",
+    "evaluate",
     "get_num_threads",
     "log_softmax",
     "logsumexp",

@@ -5,7 +5,7 @@ No arithmetic on logits is done here: the formulas are in ``csrc/finish.inc.h``,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -711,3 +711,137 @@ def logsumexp(
         return lse.astype(dtype, copy=False)[()]
     np.copyto(out, lse, casting="same_kind")
     return out
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate` knows of each row's prediction.
+
+    Numbers are in the shape of the logits without the class axis; those of `top_k` classes have that axis, of that
+    length. Classes are in order of their logits, the largest first, and of equal ones the first is first. In a row that
+    has a NaN, ``+inf``, or nothing but ``-inf``, numbers are NaN, and classes and ranks are -1.
+    """
+
+    log_prob: Any
+    """ln q of the label; None without labels."""
+    lse: Any
+    """The logsumexp."""
+    argmax: Any
+    """The first class."""
+    rank: Any
+    """How many classes are before the label, so that 0 is right; None without labels."""
+    entropy: Any
+    """That of the predicted distribution q, in nats."""
+    top_k_log_probs: NDArray[Any]
+    """ln q of the first classes; ``-inf`` where there are too few that are not masked."""
+    top_k_indices: NDArray[np.intp]
+    """These classes; -1 where there are too few."""
+
+
+def evaluate(
+    logits: ArrayLike,
+    target: ArrayLike | None = None,
+    *,
+    axis: int = -1,
+    class_mask: ArrayLike | None = None,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    top_k: int = 0,
+    n_threads: int | None = None,
+) -> Evaluation:
+    r"""Compute what there is to know of predictions, in one pass over the logits.
+
+    Of the distribution q = softmax(z) (Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss
+    Function"), with m its largest class and c the label,
+
+    .. math:: \ln q_c = (z_c - z_m) - \ell_m, \qquad
+       H = -\sum_j q_j \ln q_j = \ell_m + \sum_{j \ne m} q_j (z_m - z_j), \qquad
+       \ell_m = \ln \Big( 1 + \sum_{j \ne m} e^{z_j - z_m} \Big)
+
+    of which nothing cancels: the entropy of a confident row is as accurate as any.
+
+    Parameters
+    ----------
+    logits, axis, class_mask, scale, softcap
+        As in `cross_entropy`. The order of the classes is that of the logits before a `softcap`, which may
+        round two of them to the same.
+    target : array_like of integers, the shape of `logits` without `axis`, optional
+        The labels, ``0 <= c < K``.
+    top_k : int
+        How many of the first classes to list; it may be more than there are.
+    n_threads : int, optional
+        As in `cross_entropy`.
+
+    Returns
+    -------
+    Evaluation
+        A named tuple of `log_prob`, `lse`, `argmax`, `rank`, `entropy`, `top_k_log_probs` and `top_k_indices`.
+        Numbers have the dtype of `logits`, float32 if that is half precision; classes and ranks are integers.
+
+    Raises
+    ------
+    IndexError
+        If a label is not one of the classes.
+    ValueError
+        If a shape, `axis`, an option or `n_threads` does not fit.
+    TypeError
+        If a dtype is not supported or an option has the wrong type.
+    MemoryError
+        If there is no memory for the results or the threads' workspace.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xent
+    >>> found = xent.evaluate(np.array([[2.0, 1.0, 0.0], [0.0, 30.0, 0.0]]), [1, 1], top_k=2)
+    >>> found.log_prob
+    array([-1.40760596e+00, -1.87152459e-13])
+    >>> found.rank
+    array([1, 0])
+    >>> found.entropy
+    array([8.32395582e-01, 5.80172624e-12])
+    >>> found.top_k_indices
+    array([[0, 1],
+           [1, 0]])
+    """
+    numbers: dict[str, Any] = {"scale": _arrays.number("scale", scale, above=0)}
+    if softcap is not None:
+        numbers["softcap"] = _arrays.number("softcap", softcap, above=0)
+    listed = _arrays.count("top_k", top_k)
+    array = _arrays.floats("logits", logits)
+    rows = _arrays.classes_last("logits", array, axis)
+    inputs: dict[str, Any] = {"logits": rows}
+    results: dict[str, Any] = {}
+    if target is not None:
+        inputs["target"] = _arrays.labels("target", target, array, axis)
+        results |= {"log_prob": np.empty(rows.shape[:-1]), "rank": np.empty(rows.shape[:-1], np.int64)}
+    if class_mask is not None:
+        inputs["mask"] = _arrays.class_mask("class_mask", class_mask, array, axis)
+    results |= {name: np.empty(rows.shape[:-1]) for name in ("lse", "entropy")}
+    results["argmax"] = np.empty(rows.shape[:-1], np.int64)
+    results["top_log_probs"] = np.empty((*rows.shape[:-1], listed))
+    results["top_classes"] = np.empty((*rows.shape[:-1], listed), np.int64)
+    _core.run_evaluation(**inputs, **results, **numbers, threads=_threads(n_threads))
+
+    floats = _dtypes(array)[1]
+
+    def of_rows(name: str) -> Any:
+        """Return one number for each row, None if it was not asked for."""
+        result = results.get(name)
+        if result is None:
+            return None
+        with np.errstate(over="ignore"):  # a number beyond the largest float32 is infinite
+            return result.astype(floats if result.dtype == np.float64 else np.intp, copy=False)[()]
+
+    def of_classes(name: str) -> NDArray[Any]:
+        """Return the numbers of the listed classes, as an array even of one row."""
+        return np.moveaxis(np.asarray(of_rows(name)), -1, axis)
+
+    return Evaluation(
+        log_prob=of_rows("log_prob"),
+        lse=of_rows("lse"),
+        argmax=of_rows("argmax"),
+        rank=of_rows("rank"),
+        entropy=of_rows("entropy"),
+        top_k_log_probs=of_classes("top_log_probs"),
+        top_k_indices=of_classes("top_classes"),
+    )

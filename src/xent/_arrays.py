@@ -95,15 +95,22 @@ def targets(name: str, value: Any, logits: Array, axis: int) -> dict[str, Array]
                 f"{name} has shape {array.shape}, but probabilities need the shape of the logits, {logits.shape}"
             )
         return {"probabilities": classes_last(name, array, axis)}
-    hint = f"probabilities are floats of the shape of the logits, {logits.shape}"
+    hint = f"; probabilities are floats of the shape of the logits, {logits.shape}"
+    return {"target": labels(name, array, logits, axis, hint)}
+
+
+def labels(name: str, value: ArrayLike, logits: Array, axis: int, hint: str = "") -> Array:
+    """Return one integer for each row; the `hint` is for who has something else."""
+    array = _array(name, value, "an array of integers")
+    rows_shape = _without(logits.shape, axis)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, the index of each row's class, not {array.dtype}; {hint}")
+        raise TypeError(f"{name} must be integers, the index of each row's class, not {array.dtype}{hint}")
     if array.shape != rows_shape:
         raise ValueError(
             f"{name} has shape {array.shape}, but logits of shape {logits.shape} need {rows_shape}: "
-            f"their shape without the class axis; {hint}"
+            f"their shape without the class axis{hint}"
         )
-    return {"target": _native(array)}
+    return _native(array)
 
 
 def _sparse(name: str, indices: ArrayLike, probabilities: ArrayLike, logits: Array, axis: int) -> dict[str, Array]:
@@ -285,12 +292,17 @@ def label(name: str, value: int, labels: Array | None) -> int | None:
     return index if limits.min <= index <= limits.max else None
 
 
-def threads(name: str, value: int) -> int:
-    """Return a positive number of threads."""
+def count(name: str, value: int, least: int = 0) -> int:
+    """Return an integer that is at least so large."""
     try:
-        count = operator.index(value)
+        index = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {value!r}") from None
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, not {count}")
-    return min(count, 2**16)
+    if index < least:
+        raise ValueError(f"{name} must be at least {least}, not {index}")
+    return index
+
+
+def threads(name: str, value: int) -> int:
+    """Return a positive number of threads."""
+    return min(count(name, value, 1), 2**16)

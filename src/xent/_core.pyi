@@ -36,6 +36,22 @@ def run(
     lse: NDArray[Any] | None = None,
     threads: int = 0,
 ) -> float: ...
+def run_evaluation(
+    logits: NDArray[Any],
+    *,
+    lse: NDArray[Any],
+    argmax: NDArray[Any],
+    entropy: NDArray[Any],
+    target: NDArray[Any] | None = None,
+    log_prob: NDArray[Any] | None = None,
+    rank: NDArray[Any] | None = None,
+    top_log_probs: NDArray[Any] | None = None,
+    top_classes: NDArray[Any] | None = None,
+    mask: NDArray[Any] | None = None,
+    scale: float = 1.0,
+    softcap: float = 0.0,
+    threads: int = 0,
+) -> None: ...
 def run_plain(
     logits: object,
     target: object,

@@ -84,6 +84,15 @@ cdef extern from "xent.h" nogil:
         bint mean
         double denominator
 
+    struct xent_evaluation:
+        double *log_prob
+        double *entropy
+        int64_t *argmax
+        int64_t *rank
+        size_t top_k
+        double *top_log_probs
+        int64_t *top_classes
+
     struct xent_problem:
         xent_dtype dtype
         bint swapped
@@ -106,6 +115,7 @@ cdef extern from "xent.h" nogil:
         double *loss_mean
         double *lse
         const xent_options *options
+        const xent_evaluation *evaluation
         int threads
         size_t bad_row
         size_t bad_label
@@ -164,6 +174,12 @@ cdef double *doubles(cnp.ndarray array):
     return <double *>cnp.PyArray_DATA(array)
 
 
+cdef int64_t *integers(cnp.ndarray array):
+    if array is None:
+        return NULL
+    return <int64_t *>cnp.PyArray_DATA(array)
+
+
 cdef int check(xent_status status) except -1:
     """Raise the exception that a status stands for."""
     if status == XENT_OK:
@@ -191,6 +207,17 @@ cdef void fill_labels(xent_labels *labels, cnp.ndarray probabilities, cnp.ndarra
         labels.index_type = integer_type(indices.dtype)
         labels.listed = <size_t>cnp.PyArray_DIM(indices, cnp.PyArray_NDIM(indices) - 1)
         labels.spread_tail = tail
+
+
+cdef void fill_logits(xent_problem *problem, cnp.ndarray logits) except *:
+    cdef int dims = cnp.PyArray_NDIM(logits)
+    problem.dtype = float_type(logits)
+    problem.swapped = not cnp.PyArray_ISNOTSWAPPED(logits)
+    problem.row_dims = <size_t>(dims - 1)
+    problem.row_shape = <const size_t *>cnp.PyArray_DIMS(logits)
+    problem.classes = <size_t>cnp.PyArray_DIM(logits, dims - 1)
+    problem.logits = row_array(logits)
+    problem.logits_stride = last_stride(logits)
 
 
 def bad_class(name, classes, array, index):
@@ -237,17 +264,10 @@ def run(
     cdef xent_status status
     cdef double reduced = 0
     cdef double rows
-    cdef int dims = cnp.PyArray_NDIM(logits)
     memset(&problem, 0, sizeof(problem))
     memset(&options, 0, sizeof(options))
-    problem.dtype = float_type(logits)
-    problem.swapped = not cnp.PyArray_ISNOTSWAPPED(logits)
+    fill_logits(&problem, logits)
     problem.output = <xent_values>output
-    problem.row_dims = <size_t>(dims - 1)
-    problem.row_shape = <const size_t *>cnp.PyArray_DIMS(logits)
-    problem.classes = <size_t>cnp.PyArray_DIM(logits, dims - 1)
-    problem.logits = row_array(logits)
-    problem.logits_stride = last_stride(logits)
     problem.values = row_array(values)
     if values is not None:
         problem.values_stride = last_stride(values)
@@ -301,6 +321,64 @@ def run(
         raise bad_class("target", problem.classes, target, np.unravel_index(problem.bad_row, (<object>target).shape))
     check(status)
     return reduced / denominator if mean and problem.options == NULL and denominator > 0 else reduced
+
+
+def run_evaluation(
+    cnp.ndarray logits not None,
+    *,
+    cnp.ndarray lse not None,
+    cnp.ndarray argmax not None,
+    cnp.ndarray entropy not None,
+    cnp.ndarray target=None,
+    cnp.ndarray log_prob=None,
+    cnp.ndarray rank=None,
+    cnp.ndarray top_log_probs=None,
+    cnp.ndarray top_classes=None,
+    cnp.ndarray mask=None,
+    double scale=1.0,
+    double softcap=0.0,
+    int threads=0,
+):
+    """Evaluate predictions.
+
+    `logits`, `target` and `mask` are as in `run`. The results are contiguous: float64, and int64 for classes and ranks.
+    Those of the target are there with a target; `top_log_probs` and `top_classes` both or neither, with the classes
+    last.
+    """
+    cdef xent_problem problem
+    cdef xent_options options
+    cdef xent_evaluation evaluation
+    cdef xent_status status
+    memset(&problem, 0, sizeof(problem))
+    memset(&options, 0, sizeof(options))
+    fill_logits(&problem, logits)
+    problem.target = row_array(target)
+    if target is not None:
+        problem.target_type = integer_type(target.dtype)
+    problem.lse = doubles(lse)
+    problem.threads = threads
+    options.scale = scale
+    options.softcap = softcap
+    options.mask = row_array(mask)
+    if mask is not None:
+        options.mask_stride = last_stride(mask)
+    if mask is not None or scale != 1 or softcap != 0:
+        problem.options = &options
+    evaluation.log_prob = doubles(log_prob)
+    evaluation.entropy = doubles(entropy)
+    evaluation.argmax = integers(argmax)
+    evaluation.rank = integers(rank)
+    evaluation.top_k = 0
+    if top_classes is not None:
+        evaluation.top_k = <size_t>cnp.PyArray_DIM(top_classes, cnp.PyArray_NDIM(top_classes) - 1)
+    evaluation.top_log_probs = doubles(top_log_probs)
+    evaluation.top_classes = integers(top_classes)
+    problem.evaluation = &evaluation
+    with nogil:
+        status = xent_run(&problem)
+    if status == XENT_TARGET_OUT_OF_RANGE:
+        raise bad_class("target", problem.classes, target, np.unravel_index(problem.bad_row, (<object>target).shape))
+    check(status)
 
 
 cdef bint is_plain(object array, int dims):

@@ -609,8 +609,9 @@ def evaluate(
     scale: float = 1.0,
     softcap: float | None = None,
     top_k: int = 0,
+    n_threads: int | None = None,  # noqa: ARG001
 ) -> Evaluation:
-    """Compute what there is to know of the predictions; a row that is NaN has NaN, and -1 for a class or rank."""
+    """Compute what `xent.evaluate` computes; a row that is NaN has NaN, and -1 for a class or rank."""
     given = _floats(logits)
     x = _masked_rows(given, axis, class_mask)
     rows = Rows(_transform(x, scale, softcap).z)

@@ -1,0 +1,288 @@
+/* Predictions of rows, from what is found in their blocks. */
+#include "evaluate.h"
+
+#include "finish.h"
+
+#include <math.h>
+
+struct xent_label xent_read_label(const struct xent_job *job, const struct xent_place *at) {
+    if (!xent_has(job, TARGET)) {
+        return (struct xent_label){XENT_NO_CLASS, -INFINITY};
+    }
+    const size_t class = xent_read_class(job, at);
+    return (struct xent_label){class, xent_read_uncapped(job, at, class)};
+}
+
+/* ---- The first classes -------------------------------------------------------------------------
+ */
+
+struct candidate {
+    double logit;
+    size_t class;
+};
+
+/* A heap: of the candidates at i, 2i + 1 and 2i + 2, that at i is the last. */
+struct xent_best {
+    size_t count;
+    struct candidate heap[];
+};
+
+static bool is_before(struct candidate a, struct candidate b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.class < b.class);
+}
+
+/* So many are listed at the most. */
+static size_t most_listed(const struct xent_job *job) {
+    const struct xent_evaluation *wanted = job->problem->evaluation;
+    const size_t top_k = wanted ? wanted->top_k : 0, classes = job->problem->classes;
+    return top_k < classes ? top_k : classes;
+}
+
+size_t xent_size_of_best(const struct xent_job *job) {
+    const size_t most = most_listed(job);
+    return most ? sizeof(struct xent_best) + most * sizeof(struct candidate) : 0;
+}
+
+void xent_forget(struct xent_best *best) {
+    if (best) {
+        best->count = 0;
+    }
+}
+
+/* Puts the candidate where the root was. */
+static void sink(struct candidate *heap, size_t count, struct candidate candidate) {
+    size_t at = 0;
+    for (size_t child = 1; child < count; child = 2 * at + 1) {
+        child += child + 1 < count && is_before(heap[child], heap[child + 1]);
+        if (!is_before(candidate, heap[child])) {
+            break;
+        }
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = candidate;
+}
+
+static void add(struct xent_best *best, size_t most, struct candidate candidate) {
+    if (best->count == most) {
+        if (is_before(candidate, best->heap[0])) {
+            sink(best->heap, most, candidate);
+        }
+        return;
+    }
+    size_t at = best->count++;
+    for (; at > 0 && is_before(best->heap[(at - 1) / 2], candidate); at = (at - 1) / 2) {
+        best->heap[at] = best->heap[(at - 1) / 2];
+    }
+    best->heap[at] = candidate;
+}
+
+/* The first one first. */
+static void sort(struct xent_best *best) {
+    for (size_t left = best->count; left > 1; left--) {
+        const struct candidate last = best->heap[0];
+        sink(best->heap, left - 1, best->heap[left - 1]);
+        best->heap[left - 1] = last;
+    }
+}
+
+/* A number so that at least as many classes of a block are above it as are listed, and few more: of
+ * as many parts of the block each has one that is no less than the next number. */
+static double bound_of(const struct xent_job *job, const char *u, size_t size, size_t most) {
+    if (most > XENT_MAXIMA || size < 2 * XENT_MAXIMA) {
+        return -INFINITY;
+    }
+    double first[XENT_MAXIMA], maxima[XENT_MAXIMA];
+    job->kernels->maxima(u, size, maxima);
+    size_t count = 0;
+    for (size_t i = 0; i < XENT_MAXIMA; i++) {
+        if (count == most && !(maxima[i] > first[count - 1])) {
+            continue;
+        }
+        size_t at = count < most ? count++ : count - 1;
+        for (; at > 0 && first[at - 1] < maxima[i]; at--) {
+            first[at] = first[at - 1];
+        }
+        first[at] = maxima[i];
+    }
+    const double last = first[most - 1];
+    return job->single ? (double)nextafterf((float)last, -INFINITY) : nextafter(last, -INFINITY);
+}
+
+/* Classes come in order, so that one that is equal to the last of the list is after it. Almost
+ * always nothing is found after the first blocks. */
+static void list_block(const struct xent_job *job, const char *u, size_t begin, size_t size,
+                       double largest, struct xent_best *best) {
+    const size_t most = most_listed(job);
+    const double least = best->count < most ? bound_of(job, u, size, most) : -INFINITY;
+    for (size_t i = 0; i < size; i++) {
+        const double bound = best->count == most ? best->heap[0].logit : least;
+        if (!(largest > bound)) {
+            return;
+        }
+        i += job->kernels->find_above(u + i * job->itemsize, size - i, bound);
+        if (i < size) {
+            add(best, most, (struct candidate){xent_real(job, u + i * job->itemsize), begin + i});
+        }
+    }
+}
+
+/* ---- Blocks ------------------------------------------------------------------------------------
+ */
+
+/* How many classes of a block are before the label: of those before it in the block also those that
+ * are equal. */
+static size_t count_before(const struct xent_job *job, const char *u, size_t begin, size_t size,
+                           double largest, const struct xent_label *label) {
+    if (label->class == XENT_NO_CLASS || largest < label->logit) {
+        return 0;
+    }
+    size_t earlier = label->class > begin ? label->class - begin : 0;
+    earlier = earlier < size ? earlier : size;
+    return job->kernels->count_above(u, earlier, label->logit, true) +
+           job->kernels->count_above(u + earlier * job->itemsize, size - earlier, label->logit,
+                                     false);
+}
+
+struct xent_finding xent_evaluate_block(const struct xent_job *job, const struct xent_place *at,
+                                        size_t begin, size_t size, const struct xent_logits *logits,
+                                        const struct xent_note *note,
+                                        const struct xent_label *label,
+                                        const struct xent_evaluation_space *space) {
+    const bool kept = note->kept != XENT_NO_CLASS;
+    struct xent_finding finding = {kept ? note->logit : note->top, note->kept, 0, 0};
+    const char *u = logits->u;
+    if (space->uncapped) {
+        u = xent_load_uncapped(job, at, begin, size, space->uncapped);
+        finding.largest = job->kernels->largest(u, size, XENT_NO_CLASS);
+        finding.argmax = begin + job->kernels->find(u, size, finding.largest);
+    }
+    finding.before = count_before(job, u, begin, size, finding.largest, label);
+    if (space->best) {
+        list_block(job, u, begin, size, finding.largest, space->best);
+    }
+    if (space->terms) {
+        if (kept) { /* it is not in the sum */
+            xent_set_real(job, space->terms + (note->kept - begin) * job->itemsize, 0);
+        }
+        const double spread = job->kernels->spread_terms(logits, size, note->top, space->terms);
+        finding.spread = spread - spread == 0 ? spread : 0; /* infinitely far are terms of zero */
+    }
+    return finding;
+}
+
+/* ---- Rows --------------------------------------------------------------------------------------
+ */
+
+/* sum e^z * (z_m - z) over all classes, m being the one that is kept. */
+static struct xent_sum sum_below(const struct xent_job *job, const struct xent_blocks *blocks,
+                                 const struct xent_note *kept) {
+    const double scale = job->request.scale;
+    struct xent_sum *const sums = blocks->sums;
+    size_t count = blocks->count;
+    for (size_t i = 0; i < blocks->count; i++) {
+        const struct xent_note *note = &blocks->notes[i];
+        const double top = scale * ((kept->logit - note->top) + kept->low);
+        const double from_top = sums[i].sum > 0 ? sums[i].sum * top : 0; /* else top is infinite */
+        sums[i].sum = blocks->findings[i].spread + from_top;
+        sums[i].low = 0;
+        if (note != kept && note->kept != XENT_NO_CLASS) {
+            const double below = (kept->logit - note->logit) + (kept->low - note->low);
+            sums[count].sum = scale * below * (1 + sums[count].low);
+            sums[count].low = 0;
+            count++;
+        }
+    }
+    return job->finish->merge(sums, count, scale);
+}
+
+static size_t find_argmax(const struct xent_blocks *blocks) {
+    const struct xent_finding *first = &blocks->findings[0];
+    for (size_t i = 1; i < blocks->count; i++) {
+        if (blocks->findings[i].largest > first->largest) {
+            first = &blocks->findings[i];
+        }
+    }
+    return first->argmax;
+}
+
+static void write_list(const struct xent_job *job, const struct xent_place *at, size_t row,
+                       struct xent_best *best) {
+    const struct xent_evaluation *to = job->problem->evaluation;
+    double *const logits = to->top_log_probs + row * to->top_k;
+    int64_t *const classes = to->top_classes + row * to->top_k;
+    sort(best);
+    for (size_t i = 0; i < to->top_k; i++) {
+        const bool listed = i < best->count;
+        logits[i] = listed ? xent_read_logit(job, at, best->heap[i].class) : -INFINITY;
+        classes[i] = listed ? (int64_t)best->heap[i].class : -1;
+    }
+    best->count = 0;
+}
+
+void xent_evaluate_row(const struct xent_job *job, const struct xent_place *at, size_t row,
+                       const struct xent_label *label, const struct xent_blocks *blocks,
+                       const struct xent_note *kept, struct xent_best *best, struct xent_rows *rows,
+                       size_t lane) {
+    const struct xent_evaluation *to = job->problem->evaluation;
+    if (to->argmax) {
+        to->argmax[row] = (int64_t)find_argmax(blocks);
+    }
+    if (to->rank) {
+        size_t before = 0;
+        for (size_t i = 0; i < blocks->count; i++) {
+            before += blocks->findings[i].before;
+        }
+        to->rank[row] = (int64_t)before;
+    }
+    if (to->log_prob) {
+        to->log_prob[row] = xent_read_logit(job, at, label->class);
+    }
+    if (best) {
+        write_list(job, at, row, best);
+    }
+    if (to->entropy) {
+        const struct xent_sum below = sum_below(job, blocks, kept);
+        rows->below[lane] = below.sum;
+        rows->below_exponent[lane] = below.exponent;
+        rows->below_shift[lane] = below.shift;
+    }
+    rows->target_low[lane] = kept->low; /* without options, too */
+}
+
+/* ln q = (z - z_m) - loss_m, as in log_softmax: nothing cancels. */
+static double log_prob_of(const struct xent_rows *rows, size_t lane, double logit, double scale) {
+    const double below = (rows->target_logit[lane] - logit) + rows->target_low[lane];
+    return -(rows->loss[lane] + scale * below);
+}
+
+void xent_finish_evaluation(const struct xent_job *job, struct xent_rows *rows, size_t first,
+                            size_t count) {
+    const struct xent_evaluation *to = job->problem->evaluation;
+    const struct xent_request request = job->request;
+    if (to->entropy) {
+        job->finish->entropies(rows, count, &request);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const size_t row = first + i;
+        const bool good = rows->lse[i] - rows->lse[i] == 0;
+        if (to->log_prob) {
+            const double log_prob = log_prob_of(rows, i, to->log_prob[row], request.scale);
+            to->log_prob[row] = good ? log_prob : NAN;
+        }
+        if (to->entropy) {
+            to->entropy[row] = good ? rows->entropy[i] : NAN;
+        }
+        if (to->argmax && !good) {
+            to->argmax[row] = -1;
+        }
+        if (to->rank && !good) {
+            to->rank[row] = -1;
+        }
+        for (size_t k = row * to->top_k; k < (row + 1) * to->top_k; k++) {
+            const double log_prob = log_prob_of(rows, i, to->top_log_probs[k], request.scale);
+            to->top_log_probs[k] = good ? log_prob : NAN;
+            to->top_classes[k] = good && log_prob > -INFINITY ? to->top_classes[k] : -1;
+        }
+    }
+}

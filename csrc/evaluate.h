@@ -1,0 +1,69 @@
+/* What else there is to know of a row's prediction: its first classes, where the label is among
+ * them, the entropy. Knows nothing of regimes or threads.
+ *
+ * Logits are compared as they are before the softcap, which rounds different ones to the same. */
+#ifndef XENT_EVALUATE_H
+#define XENT_EVALUATE_H
+
+#include "options.h"
+
+/* The target of a row; XENT_NO_CLASS: none. */
+struct xent_label {
+    size_t class;
+    double logit;
+};
+
+/* What is found in a block. */
+struct xent_finding {
+    /* The largest logit, -inf if there is none; and the first class that has it, if no block before
+     * has one as large. */
+    double largest;
+    size_t argmax;
+    size_t before; /* classes that are before the label */
+    double spread; /* the sum of e^z * (top - z) over what is in the block's sum, in its unit */
+};
+
+/* The first classes of those that have been looked at, in no particular order. */
+struct xent_best;
+
+/* A thread's own memory; each is there if it is needed. */
+struct xent_evaluation_space {
+    char *terms;    /* of a block: from reduce */
+    char *uncapped; /* a block */
+    struct xent_best *best;
+};
+
+/* The blocks of a row; of `sums` there are as many again, for the classes that are kept apart. */
+struct xent_blocks {
+    const struct xent_note *notes;
+    const struct xent_finding *findings;
+    struct xent_sum *sums;
+    size_t count;
+};
+
+struct xent_label xent_read_label(const struct xent_job *job, const struct xent_place *at);
+
+size_t xent_size_of_best(const struct xent_job *job);
+/* Empties the list; NULL: there is none. */
+void xent_forget(struct xent_best *best);
+
+/* `note` is that of the block, and the first classes go to the list: blocks come in order. */
+struct xent_finding xent_evaluate_block(const struct xent_job *job, const struct xent_place *at,
+                                        size_t begin, size_t size, const struct xent_logits *logits,
+                                        const struct xent_note *note,
+                                        const struct xent_label *label,
+                                        const struct xent_evaluation_space *space);
+
+/* Writes what is known before the row is finished: classes and ranks, and logits in place of their
+ * log-probabilities. The lane gets what the entropy needs, for which the sums, merged before, are
+ * used up; the list is emptied. `kept` is the note of the block that has the largest class. */
+void xent_evaluate_row(const struct xent_job *job, const struct xent_place *at, size_t row,
+                       const struct xent_label *label, const struct xent_blocks *blocks,
+                       const struct xent_note *kept, struct xent_best *best, struct xent_rows *rows,
+                       size_t lane);
+
+/* Completes so many rows that are finished, the first of which has that index. */
+void xent_finish_evaluation(const struct xent_job *job, struct xent_rows *rows, size_t first,
+                            size_t count);
+
+#endif
