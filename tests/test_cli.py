@@ -280,7 +280,7 @@ def test_no_memory(monkeypatch, capsys):
 
     monkeypatch.setattr(_bench, "Problem", problem)
     assert cli.main(SMALL) == 1
-    assert capsys.readouterr().err == "xent: there is not enough memory for a shape\n"
+    assert capsys.readouterr().err == "xent: there is not enough memory\n"
 
 
 def test_interrupt_is_quiet(tmp_path, monkeypatch, capsys):

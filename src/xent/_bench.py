@@ -371,7 +371,7 @@ def run(args: Namespace) -> None:
         if args.json:
             write_json(args.json, measurements, config, settings)
         if args.plot:
-            _command.write_plot(args.plot, bench_figure(measurements, config, settings))
+            _command.write(args.plot, _command.drawn(bench_figure(measurements, config, settings), args.plot))
     finally:
         console = _command.console()
         console.print(bench_table(measurements, settings.dtype))

@@ -66,8 +66,8 @@ def write(path: Path, content: bytes) -> None:
         partial_file.unlink(missing_ok=True)
 
 
-def write_plot(path: Path, figure: Figure) -> None:
-    """Write a figure in the format of the suffix."""
+def drawn(figure: Figure, path: Path) -> bytes:
+    """Return a figure in the format of the path's suffix."""
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix[1:], dpi=150)
-    write(path, content.getvalue())
+    return content.getvalue()

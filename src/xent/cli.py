@@ -1,13 +1,16 @@
-"""The command ``xent``: says what this build is, and measures it beside NumPy.
+"""The command ``xent``: says what this build is, measures it beside NumPy, and evaluates logits in files.
 
-Nothing of the library needs this file. The extra ``xent[cli]`` brings what it needs itself: rich and matplotlib.
+Nothing of the library needs this file. The extra ``xent[cli]`` brings what it needs itself: rich, matplotlib and
+ml_dtypes.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import math
+import os
 import re
 import sys
 import tempfile
@@ -18,9 +21,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xent
-from xent import _bench, _command
+from xent import _bench, _command, _eval_report
 from xent._bench import DEFAULT_SHAPES, MIN_REPETITIONS, Shape
 from xent._command import UsageError
+from xent._eval import PER_ROW
+from xent._eval_report import STDOUT
 
 with contextlib.suppress(ModuleNotFoundError):  # `_command.require` says how to install it
     from rich import box
@@ -57,12 +62,20 @@ def _file(*suffixes: str) -> Callable[[str], Path]:
         if path.is_dir():
             raise argparse.ArgumentTypeError(f"{text!r} is a directory")
         try:
+            if path.exists() and not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             tempfile.TemporaryFile(dir=path.parent).close()
         except OSError as error:
             raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {error.strerror}") from None
         return path
 
     return check
+
+
+def _file_or_stdout(*suffixes: str) -> Callable[[str], Path]:
+    """Return an argument type: such a file, or - for the standard output."""
+    check = _file(*suffixes)
+    return lambda text: STDOUT if text == "-" else check(text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,21 +105,38 @@ def _at_least(least: int) -> Callable[[str], int]:
     """Return an argument type: an integer not below the least."""
 
     def check(text: str) -> int:
-        if not re.fullmatch(r"-?[0-9]+", text) or int(text) < least:
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
         return int(text)
 
     return check
 
 
-def _seconds(text: str) -> float:
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer")
+    return int(text)
+
+
+def _float(text: str) -> float:
     try:
-        seconds = float(text)
+        return float(text)
     except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
+        return math.nan
+
+
+def _positive(text: str) -> float:
+    number = _float(text)
+    if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return seconds
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = _float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -133,14 +163,96 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("--seed", type=_at_least(0), default=0, help="of the random logits (0)")
     bench.add_argument(
         "--seconds",
-        type=_seconds,
+        type=_positive,
         default=SECONDS,
         help=f"for each shape and operation, after which no repetition starts; {MIN_REPETITIONS} are always made "
         "(%(default)s)",
     )
     bench.add_argument("--json", type=_file(".json"), metavar="FILE.json", help="write all results")
     bench.add_argument("--plot", type=_file(".png", ".svg"), metavar="FILE.png|.svg", help="draw the throughputs")
+
+    add_eval(commands)
     return parser
+
+
+def add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Add the command ``xent eval``."""
+    parser = commands.add_parser(
+        "eval",
+        help="loss, accuracy and calibration of logits in .npy files",
+        description="Show the loss, the perplexity, the accuracy, the entropy and the expected calibration error of "
+        "logits and labels in .npy files, which are mapped and read block by block: they may be larger than the "
+        "memory. What is written appears when all of it is there, or not at all.",
+        epilog="The exit code is 0, 1 if a file could not be written, 2 if something is wrong with the files or the "
+        "options, 130 after Ctrl-C.",
+    )
+    parser.set_defaults(run=_eval_report.run)
+    parser.add_argument(
+        "logits",
+        type=Path,
+        metavar="LOGITS.npy",
+        help="an array of 2 or 3 axes, the classes last: float16, bfloat16, float32, float64 or integers, in either "
+        "byte order, in C or Fortran order",
+    )
+    parser.add_argument("labels", type=Path, metavar="LABELS.npy", help="integers, the index of each row's class")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16",), help="of logits in a file that says only that they are two bytes wide (V2)"
+    )
+
+    loss = parser.add_argument_group("options of the loss, as those of xent.cross_entropy")
+    loss.add_argument("--ignore-index", type=_integer, metavar="N", help="leave out the rows with this label")
+    loss.add_argument(
+        "--label-smoothing",
+        type=_fraction,
+        default=0.0,
+        metavar="E",
+        help="so much of the target is spread over all classes; the perplexity is that without (0)",
+    )
+    loss.add_argument("--scale", type=_positive, default=1.0, metavar="S", help="multiply the logits by this (1)")
+    loss.add_argument("--softcap", type=_positive, metavar="C", help="bound the logits by C tanh(S x / C)")
+
+    parser.add_argument(
+        "--top-k",
+        type=_at_least(1),
+        action="append",
+        metavar="K",
+        help="how often the label is among the K largest logits; repeatable (5)",
+    )
+    parser.add_argument(
+        "--bins",
+        type=_at_least(1),
+        default=15,
+        metavar="N",
+        help="bins of the confidence for the calibration error (15)",
+    )
+    parser.add_argument("--threads", type=_at_least(1), metavar="N", help="the largest number of threads xent uses")
+
+    write = parser.add_argument_group("files to write")
+    write.add_argument(
+        "--grad",
+        type=_file(".npy"),
+        metavar="FILE.npy",
+        help="the gradient of the mean loss with respect to the logits, in their shape, dtype and order",
+    )
+    write.add_argument(
+        "--per-row",
+        type=_file(".npy", ".csv"),
+        metavar="FILE.npy|.csv",
+        help=f"{', '.join(PER_ROW)} of each row, as records of an array in the shape of the labels, or as lines; "
+        "rank 0 is a right prediction; ignored rows have the loss 0, else NaN and -1",
+    )
+    write.add_argument(
+        "--plot",
+        type=_file(".png", ".svg"),
+        metavar="FILE.png|.svg",
+        help="a reliability diagram and a histogram of the losses",
+    )
+    write.add_argument(
+        "--json",
+        type=_file_or_stdout(".json"),
+        metavar="FILE.json|-",
+        help="all results, with those of each bin; - is the standard output, without the table",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -167,7 +279,7 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         return _fail(str(error), EXIT_USAGE)
     except MemoryError:
-        return _fail("there is not enough memory for a shape", EXIT_FAILURE)
+        return _fail("there is not enough memory", EXIT_FAILURE)
     except OSError as error:
         return _fail(str(error), EXIT_FAILURE)
     except KeyboardInterrupt:
