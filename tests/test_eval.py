@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -353,7 +354,6 @@ def test_outputs_replace_what_links_lead_to_and_have_the_usual_mode(tmp_path, ca
 def test_progress_bar():
     save(*make((57, 9)))
     environment = {**os.environ, "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
-    command = [sys.executable, "-m", "xent.cli"]
     command = [sys.executable, "-c", "import sys; from xent.cli import main; sys.exit(main())"]
     result = subprocess.run(
         [*command, "eval", "logits.npy", "labels.npy"], env=environment, capture_output=True, text=True, check=True
@@ -511,6 +511,30 @@ def test_interrupted_run_leaves_nothing(error, code, where, tmp_path, monkeypatc
     assert (tmp_path / "grad.npy").read_text() == "old"
 
 
+PAUSED = """
+import sys, time
+import xent
+from xent.cli import main
+def evaluate(*args, **kwargs):
+    print("paused", flush=True)
+    time.sleep(60)
+xent.evaluate = evaluate
+sys.exit(main(["eval", "logits.npy", "labels.npy", "--grad", "grad.npy", "--per-row", "rows.csv"]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_signals_leave_nothing(number, code, tmp_path):
+    save(*make((57, 9)))
+    with subprocess.Popen([sys.executable, "-c", PAUSED], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"paused\n"
+        assert len(list(tmp_path.glob(".xent-*.part"))) == 2
+        process.send_signal(number)
+        assert process.communicate() == (b"", b"")
+    assert process.returncode == code
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.npy", "logits.npy"]
+
+
 @pytest.mark.parametrize("package", ["ml_dtypes", "matplotlib"])
 def test_missing_package(package, monkeypatch, capsys):
     save(*make((57, 9), BFLOAT16))
@@ -524,7 +548,9 @@ def test_missing_package(package, monkeypatch, capsys):
 
 MEASURE = """
 import resource, sys
+from xent import _eval
 from xent.cli import main
+_eval.BLOCK_BYTES = 2**21
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 files = ["--grad", "grad.npy", "--per-row", "rows.npy", "--threads", "2"]
@@ -538,9 +564,9 @@ print("MiB", peak() - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss counts kilobytes on Linux only")
 @pytest.mark.parametrize("order", "CF")
 def test_memory_does_not_grow_with_the_files(order):
-    """The large files are 128 MiB and as much again of gradient; the small ones are two blocks."""
+    """The large files are 64 MiB and as much again of gradient; the small ones are two blocks."""
     classes = 2048
-    for name, rows in (("small", 2 * _eval.BLOCK_BYTES // (4 * classes)), ("large", 2**14)):
+    for name, rows in (("small", 2**9), ("large", 2**13)):
         array = npy.open_memmap(f"{name}.npy", "w+", np.float32, (rows, classes), fortran_order=order == "F")
         array[:] = np.random.default_rng(0).normal(size=classes)
         del array

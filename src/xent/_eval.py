@@ -20,7 +20,7 @@ from xent._npy import Mapped, Outputs, Place, open_npy
 
 Float64s = NDArray[np.float64]
 
-BLOCK_BYTES = 2**23  # of logits: a block stays in the last cache from one function to the next
+BLOCK_BYTES = 2**24  # of logits: few enough for the last cache, where one function leaves them to the next
 BLOCK_ROWS = 2**16  # for few classes, where rows have more results than logits
 HISTOGRAM_BINS = 128
 FLOATS = {"float16", "bfloat16", "float32", "float64"}  # NumPy's names, of any byte order, and ml_dtypes' one

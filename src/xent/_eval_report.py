@@ -6,8 +6,11 @@ import contextlib
 import json
 import math
 import shlex
+import signal
 import sys
+import threading
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +50,7 @@ def run(args: Namespace) -> None:
     )
 
     with Inputs(settings) as inputs:
-        with Outputs() as outputs:
+        with _clean_termination(), Outputs() as outputs:
             figures = _evaluate_with_progress(settings, inputs, Targets(args.grad, args.per_row), outputs)
             text = json.dumps(as_json(settings, inputs, figures, config), indent=2, allow_nan=False) + "\n"
             if args.plot:
@@ -58,6 +61,19 @@ def run(args: Namespace) -> None:
             sys.stdout.write(text)
         else:
             _command.console().print(evaluation_table(inputs, figures))
+
+
+@contextlib.contextmanager
+def _clean_termination() -> Iterator[None]:
+    """Let SIGTERM end the process as an exception does, so that no half-written file stays."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _refuse_overwriting(inputs: dict[str, Path], outputs: dict[str, Path | None]) -> None:
