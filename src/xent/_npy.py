@@ -12,6 +12,7 @@ import mmap
 import os
 import secrets
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -155,7 +156,8 @@ def _described(path: Path, file: BinaryIO) -> Mapped:
     try:
         version = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(file)
+        with warnings.catch_warnings(action="ignore"):  # of Python 2's way to write integers
+            shape, fortran, dtype = read_header(file)
         offset = file.tell()
     except Exception:
         raise UsageError(f"{path} is not a .npy file, or its header is damaged") from None
