@@ -169,11 +169,11 @@ def test_options(name, capsys):
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("ignore", [-100, 3, 300])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_ignored_rows_are_not_looked_at(ignore, smoothing, capsys):
+@pytest.mark.parametrize(("smoothing", "content"), [(0.0, np.nan), (0.1, np.nan), (0.0, 2.5)])
+def test_ignored_rows_are_not_looked_at(ignore, smoothing, content, capsys):
     logits, labels = make((5, 23, 9))
     labels[labels == 4] = ignore
-    logits[labels == ignore] = np.nan
+    logits[labels == ignore] = content
     save(logits, labels)
     options = ["--ignore-index", str(ignore), "--label-smoothing", str(smoothing)]
     results = run(capsys, *options, "--per-row", "rows.npy", "--grad", "grad.npy")["results"]
@@ -228,6 +228,21 @@ def test_sums_do_not_depend_on_the_blocks():
     np.testing.assert_allclose(sums, exact, rtol=3e-16)
 
 
+def test_sums_that_cancel():
+    total = _eval.Sum()
+    total.add(np.array([1.0, 1e16, 3.0, -1e16, 1e16, 0.5, -1e16]))
+    assert total.mean(2) == 2.25
+
+
+def test_bins_have_their_upper_edges():
+    calibration = _eval.Calibration(4)
+    calibration.add(np.array([0.0, 0.25, 0.26, 0.5, 1.0]), np.array([True, False, True, True, True]))
+    np.testing.assert_array_equal(calibration.rows, [2, 2, 0, 1])
+    np.testing.assert_array_equal(calibration.right, [1, 2, 0, 1])
+    np.testing.assert_array_equal(calibration.confidence, [0.25, 0.76, 0, 1])
+    assert calibration.error(5) == pytest.approx((0.75 + 1.24) / 5)
+
+
 @pytest.mark.parametrize(
     ("values", "mean"), [([np.inf, 1], np.inf), ([1, np.nan], np.nan), ([np.inf, -np.inf], np.nan), ([], 0)]
 )
@@ -266,6 +281,18 @@ def test_places_are_a_partition(shape, order):
                 assert 1 <= seen[place].size <= most
                 seen[place] += 1
             assert (seen == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("place", "stretches"),
+    [((4, 3, 9), (1, 1)), ((4, 3, 2), (12, 1)), ((2, 3, 9), (1, 27)), ((2, 1, 9), (2, 9)), ((4, 1, 9), (4, 9))],
+)
+def test_stretches_of_a_part(place, stretches):
+    for order, count in zip("CF", stretches, strict=True):
+        save(np.zeros((4, 3, 9), order=order), 0)
+        array = _npy.open_npy(_npy.Path("logits.npy"))
+        with array.file:
+            assert array._stretches(tuple(slice(0, n) for n in place)) == count
 
 
 # ---- What is shown and written -------------------------------------------------------------------------------------
