@@ -172,6 +172,8 @@ def evaluation_figure(settings: Settings, inputs: Inputs, figures: Figures) -> F
     left, right = figure.subplots(1, 2)
     _draw_reliability(left, figures)
     _draw_losses(right, figures)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=len(labels), frameon=False, fontsize="small")
     name = settings.logits.name.replace("$", r"\$")  # not a formula
     figure.suptitle(f"{name}: {figures.count:,} rows of {inputs.classes:,} classes".replace(",", " "))
     return figure
@@ -197,7 +199,6 @@ def _draw_reliability(panel: Axes, figures: Figures) -> None:
     panel.set_xlabel("confidence")
     panel.set_ylabel("accuracy")
     panel.set_title(f"expected calibration error {figures.as_dict()['expected_calibration_error']:.2%}")
-    panel.legend(loc="upper left", frameon=False, fontsize="small")
 
 
 def _draw_losses(panel: Axes, figures: Figures) -> None:
