@@ -34,7 +34,7 @@ from accuracy_peers import PEERS, installed
 from accuracy_tables import Figures, all_tables, families_text
 from isas import isa_executor, supported_isas
 from marks import replace_between_marks
-from xent.cli import configuration
+from xent._command import configuration
 
 RESULT = ROOT / "bench" / "accuracy.json"
 PAGE = ROOT / "docs" / "accuracy.md"

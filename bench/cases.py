@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent import reference
-from xent.cli import LOGITS_SPREAD
+from xent._bench import LOGITS_SPREAD
 
 CLASS_AXIS = 1  # of every array of logits here
 CHECKED_CLASSES = 32

@@ -34,7 +34,7 @@ from cases import BY_NAME, CASES, CLASSES_SWEEP, ROWS_SWEEP, Case, Logits, Truth
 from peer import Peer
 from peers import PEERS
 from results import Bandwidth, Measurement, Result
-from xent.cli import Timing
+from xent._bench import Timing
 
 WORKER = Path(__file__).with_name("worker.py")
 SEED = 0

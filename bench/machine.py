@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xent.cli import cpu_model
+from xent._command import cpu_model
 
 BANDWIDTH_SOURCE = Path(__file__).with_name("bandwidth.c")
 BANDWIDTH_REPETITIONS = 5

@@ -15,7 +15,7 @@ import xent
 from cases import CLASS_AXIS
 from frameworks import Jax, OnnxRuntime, TensorFlow, Torch, TorchCompile
 from peer import Peer, UnableError
-from xent.cli import NumpyCrossEntropy
+from xent._bench import NumpyCrossEntropy
 
 
 class Xent(Peer):

@@ -12,7 +12,7 @@ import numpy as np
 
 from cases import BY_NAME, Case
 from peers import OURS, Xent
-from xent.cli import Timing
+from xent._bench import Timing
 
 ALLOWED_RESULTS = {
     "": ("",),

@@ -16,7 +16,7 @@ import xent
 from cases import BY_NAME, CASES, Case, Logits, Truth, first_row
 from results import Bandwidth, Measurement, Result
 from targets import TARGETS, thread_comparisons, verdicts
-from xent.cli import Timing
+from xent._bench import Timing
 
 LONG = Logits((1_024, 32_768))
 FUSED = Case(LONG, "fused", "given")
