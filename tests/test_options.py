@@ -27,6 +27,9 @@ inf, nan = np.inf, np.nan
 TOLERANCE = {"float32": 4e-7, "float64": 1e-14, "float16": 1e-3, "bfloat16": 8e-3}
 SMALLEST = {"float32": 2.0**-149, "float64": 2.0**-1074, "float16": 2.0**-24, "bfloat16": 2.0**-133}
 
+# What a kept exponential that becomes subnormal may be off by, see contract.py
+SUBNORMAL_STEPS = 1.5
+
 # Roundings of z that may be in a logit: of the product with scale, and of softcap's tanh
 ROUNDINGS_OF_SCALE = 2
 ROUNDINGS_OF_SOFTCAP = 6
@@ -127,7 +130,7 @@ def check_grad(case, exact_case, bounds, grad, lse=None, error_of_lse=0.0):
     problem = problem_of(exact_case)
     with np.errstate(all="ignore"):
         relative = TOLERANCE[name] + 2 * unit(case.logits.dtype) * bounds.z_error + error_of_lse
-        bound = relative * bounds.grad_terms + SMALLEST[name] * bounds.step_factor
+        bound = relative * bounds.grad_terms + SUBNORMAL_STEPS * SMALLEST[name] * bounds.step_factor
     bound = reference._unrows(np.where(bounds.counts[:, np.newaxis], bound, 0), exact_case.logits, case.axis)
     if not problem.divisor:  # 0 / 0 of a mean: the gradient is zero; of a row that is NaN that is not said
         assert np.all((np.asarray(grad, np.float64) == 0) | np.isnan(exact))

@@ -5,8 +5,7 @@ struct V(factor) {
 };
 
 XENT_INLINE struct V(factor) V(factor_of)(const struct xent_factor *factor) {
-    return (struct V(factor)){V(set1)((REAL)factor->high), V(set1)(0),
-                              V(set1)((REAL)factor->post)};
+    return (struct V(factor)){V(set1)((REAL)factor->high), V(set1)(0), V(set1)((REAL)factor->post)};
 }
 
 XENT_INLINE V(vec) V(times)(V(vec) e, const struct V(factor) * factor) {

@@ -5,8 +5,8 @@ struct V(exp) {
     V(vec) value;
 };
 
-XENT_INLINE struct V(exp) V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref,
-                                       enum treatment treatment) {
+XENT_INLINE struct V(exp)
+    V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
     (void)low, (void)treatment; /* always SHIFTED */
     x = V(max)(ref->lowest, V(sub)(x, ref->shift));
     const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
