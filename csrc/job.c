@@ -49,8 +49,8 @@ static void note_properties(struct xent_job *job) {
         values_dtype(job) == working_dtype(job) && xent_is_contiguous(job, problem->values_stride);
     job->listed_labels = xent_has(job, INDICES);
     job->dense_labels = xent_has(job, LABELS) && !job->listed_labels;
-    job->keeps_largest =
-        !xent_has(job, TARGET) && (xent_has(job, LABELS) || problem->output == XENT_LOG_SOFTMAX);
+    const bool looks = xent_has(job, LABELS) || problem->output == XENT_LOG_SOFTMAX;
+    job->keeps_largest = problem->evaluation || (!xent_has(job, TARGET) && looks);
     job->shares = options && (options->label_smoothing > 0 || options->labels.spread_tail);
     job->request = request_of(job);
 }
