@@ -417,6 +417,32 @@ static struct xent_emission emission_of(const struct xent_job *job, const struct
     return outlet.adjusts ? (struct xent_emission){.exps = NULL} : outlet.emission;
 }
 
+/* upstream * A q of the class that a block keeps out of its sum. It may be too large for the units
+ * of the block's terms, so it is a unit of its own. */
+static double share_of_kept(const struct xent_job *job, const struct row *row,
+                            const struct xent_note *note) {
+    const struct xent_sum unit = {.sum = 1, .shift = note->logit};
+    const struct xent_factor factor =
+        job->finish->factor(row->scalars, row->lane, &unit, &job->request);
+    const double headroom = job->single ? 0x1p64 : 0x1p256;
+    const double term = headroom * (1 + job->request.scale * note->low);
+    return term * (factor.high + factor.low) * factor.post;
+}
+
+static double product(double coefficient, double upstream) {
+    return coefficient != 0 ? coefficient * upstream : 0; /* infinity times zero is zero */
+}
+
+/* The gradient where a block keeps a class apart that the row does not. */
+static void emit_kept(const struct xent_job *job, const struct row *row,
+                      const struct xent_note *note) {
+    const double coefficient =
+        row->shares.labels * note->label + row->shares.weights * note->weight;
+    const double upstream = row->scalars->upstream[row->lane];
+    const double value = share_of_kept(job, row, note) - product(coefficient, upstream);
+    xent_write_value(job, &row->at, note->kept, value * note->slope);
+}
+
 /* The gradient where the label lists classes. */
 static void emit_listed(const struct xent_job *job, const struct row *row, struct block block,
                         const struct outlet *outlet) {
@@ -428,12 +454,15 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
             continue;
         }
         const size_t offset = class * job->itemsize;
-        const double kept = xent_real(job, row->space.exps + offset);
+        const struct xent_note *note = &row->space.notes[class / XENT_BLOCK];
+        const bool apart = class == note->kept;
+        const double kept = apart ? 0 : xent_real(job, row->space.exps + offset);
         const double slope = row->space.slopes ? xent_real(job, row->space.slopes + offset) : 1;
         const double weight = job->options->class_weight ? job->options->class_weight[class] : 1;
         const double share = kept < 0 ? 0 : row->shares.weights * weight;
-        const double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
-        const double value = q - upstream * (row->space.listed.coefficient[k] + share);
+        double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
+        q = apart ? share_of_kept(job, row, note) : q;
+        const double value = q - product(row->space.listed.coefficient[k] + share, upstream);
         xent_write_value(job, &row->at, class, value * slope);
     }
 }
@@ -466,6 +495,9 @@ static void complete_block(const struct xent_job *job, const struct row *row,
         xent_store(job, &row->at, block.begin, block.size, out);
     }
     if (problem->output == XENT_GRADIENT && row->counts) {
+        if (job->keeps_largest && row->space.notes[index].kept != XENT_NO_CLASS) {
+            emit_kept(job, row, &row->space.notes[index]);
+        }
         emit_listed(job, row, block, &outlet);
         if (block_has(block, row->target)) {
             xent_write_value(job, &row->at, row->target, row->scalars->target_gradient[row->lane]);

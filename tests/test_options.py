@@ -766,3 +766,21 @@ def test_wider_outputs_are_for_half_precision_alone():
     ):
         with pytest.raises(TypeError, match="grad_out has dtype"):
             xent.cross_entropy_grad(logits, LABELS, grad_out=out)
+
+
+@pytest.mark.parametrize("kind", ["dense", "listed"])
+def test_classes_that_are_large_beside_their_own_block(dtype, kind):
+    """Each block keeps its largest class out of its sum; in units of the others its term would overflow."""
+    far = 100 if dtype == np.float32 else 1500
+    x = np.random.default_rng(0).normal(size=(3, 6000)).astype(dtype)
+    large = np.array([7, 3000, 5999])
+    x[:, large] = far + np.array([1, 0, 0.5], dtype)
+    listed = np.tile(large, (3, 1)), np.full((3, 3), 0.25)
+    dense = np.zeros(x.shape)
+    np.put_along_axis(dense, *listed, axis=1)
+    target = dense if kind == "dense" else listed
+    for options in ({}, {"label_smoothing": 0.1}, {"scale": 2, "softcap": 3000}):
+        loss, grad = xent.cross_entropy_and_grad(x, target, **options)
+        exact_loss, exact = reference.cross_entropy_and_grad(x.astype(np.float64), target, **options)
+        assert loss == pytest.approx(exact_loss, rel=4e-6)
+        np.testing.assert_allclose(grad, exact, rtol=2e-5, atol=1e-8)
