@@ -411,10 +411,8 @@ static struct outlet outlet_of(const struct xent_job *job, const struct row *row
 }
 
 /* What can be emitted while the next block is reduced. */
-static struct xent_emission emission_of(const struct xent_job *job, const struct row *row,
-                                        const struct workspace *work, size_t index) {
-    const struct outlet outlet = outlet_of(job, row, work, index);
-    return outlet.adjusts ? (struct xent_emission){.exps = NULL} : outlet.emission;
+static struct xent_emission emission_along(const struct outlet *outlet) {
+    return outlet->adjusts ? (struct xent_emission){.exps = NULL} : outlet->emission;
 }
 
 /* upstream * A q of the class that a block keeps out of its sum. It may be too large for the units
@@ -457,7 +455,8 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
         const struct xent_note *note = &row->space.notes[class / XENT_BLOCK];
         const bool apart = class == note->kept;
         const double kept = apart ? 0 : xent_real(job, row->space.exps + offset);
-        const double slope = row->space.slopes ? xent_real(job, row->space.slopes + offset) : 1;
+        const double slope =
+            row->space.slopes ? xent_real(job, row->space.slopes + offset) * XENT_SLOPE_UNIT : 1;
         const double weight = job->options->class_weight ? job->options->class_weight[class] : 1;
         const double share = kept < 0 ? 0 : row->shares.weights * weight;
         double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
@@ -470,12 +469,11 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
 /* What is left of a block once its emission is done.
  * log q_j = (z_j - z_m) - loss_m with z_m the largest: both are negative, so nothing cancels. */
 static void complete_block(const struct xent_job *job, const struct row *row,
-                           const struct workspace *work, size_t index) {
+                           const struct workspace *work, size_t index,
+                           const struct outlet *outlet) {
     const struct xent_problem *problem = job->problem;
     const struct block block = block_at(job, index);
     void *const out = store_to(job, row, work, block);
-    const struct outlet outlet =
-        job->options ? outlet_of(job, row, work, index) : (struct outlet){.adjusts = false};
     if (!row->counts) {
         memset(out, 0, block.size * job->itemsize);
     } else if (problem->output == XENT_LOG_SOFTMAX) {
@@ -483,13 +481,13 @@ static void complete_block(const struct xent_job *job, const struct row *row,
             xent_load(job, &row->at, block.begin, block.size, &work->load);
         job->kernels->emit_shifted(&logits, block.size, row->scalars->target_logit[row->lane],
                                    row->scalars->loss[row->lane], out);
-    } else if (outlet.adjusts) {
-        struct xent_adjustment by = outlet.adjustment;
+    } else if (outlet->adjusts) {
+        struct xent_adjustment by = outlet->adjustment;
         if (job->dense_labels) {
             by.labels =
                 xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels);
         }
-        job->kernels->emit_adjusted(&outlet.emission, &by, block.size);
+        job->kernels->emit_adjusted(&outlet->emission, &by, block.size);
     }
     if (out == work->store) {
         xent_store(job, &row->at, block.begin, block.size, out);
@@ -498,7 +496,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
         if (job->keeps_largest && row->space.notes[index].kept != XENT_NO_CLASS) {
             emit_kept(job, row, &row->space.notes[index]);
         }
-        emit_listed(job, row, block, &outlet);
+        emit_listed(job, row, block, outlet);
         if (block_has(block, row->target)) {
             xent_write_value(job, &row->at, row->target, row->scalars->target_gradient[row->lane]);
         }
@@ -507,11 +505,12 @@ static void complete_block(const struct xent_job *job, const struct row *row,
 
 static void emit_block(const struct xent_job *job, const struct row *row,
                        const struct workspace *work, size_t index) {
-    const struct xent_emission emission = emission_of(job, row, work, index);
+    const struct outlet outlet = outlet_of(job, row, work, index);
+    const struct xent_emission emission = emission_along(&outlet);
     if (emission.exps) {
         job->kernels->emit(&emission, block_at(job, index).size);
     }
-    complete_block(job, row, work, index);
+    complete_block(job, row, work, index, &outlet);
 }
 
 static void emit_row(const struct xent_job *job, const struct row *row,
@@ -519,6 +518,20 @@ static void emit_row(const struct xent_job *job, const struct row *row,
     for (size_t i = 0; i < count_blocks(job); i++) {
         emit_block(job, row, work, i);
     }
+}
+
+/* Reduces a block of one row while that of another, which may be NULL, is emitted. */
+static struct found reduce_beside(const struct xent_job *job, const struct row *row,
+                                  const struct row *last, const struct workspace *work,
+                                  size_t index, struct found found, struct xent_aside aside) {
+    if (!last) {
+        return reduce_block(job, row, work, index, found, aside);
+    }
+    const struct outlet outlet = outlet_of(job, last, work, index);
+    aside.emission = emission_along(&outlet);
+    found = reduce_block(job, row, work, index, found, aside);
+    complete_block(job, last, work, index, &outlet);
+    return found;
 }
 
 /* ---- Teams -------------------------------------------------------------------------------------
@@ -545,13 +558,7 @@ static void run_rows(void *context, int member, int team) {
             struct xent_aside aside = {
                 .ahead = block_ahead(job, row, i, n + 1 < count ? &at.place : NULL),
             };
-            if (last) {
-                aside.emission = emission_of(job, last, &work, i);
-            }
-            found = reduce_block(job, row, &work, i, found, aside);
-            if (last) {
-                complete_block(job, last, &work, i);
-            }
+            found = reduce_beside(job, row, last, &work, i, found, aside);
         }
         if (row->counts) {
             merge_row(job, row, range.begin + n, work.evaluation.best);
@@ -616,13 +623,7 @@ static void run_column_blocks(void *context, int member, size_t stage, struct xe
         if (next == i + 1) {
             aside.ahead = block_ahead(job, row, i, NULL);
         }
-        if (last) {
-            aside.emission = emission_of(job, last, &work, i);
-        }
-        found = reduce_block(job, row, &work, i, found, aside);
-        if (last) {
-            complete_block(job, last, &work, i);
-        }
+        found = reduce_beside(job, row, last, &work, i, found, aside);
     }
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }

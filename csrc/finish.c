@@ -1,8 +1,8 @@
 /* Fills the lanes that finish works on, and writes out what it has found. */
 #include "finish.h"
-#include "fixed.h"
 
 #include "evaluate.h"
+#include "fixed.h"
 
 #include <math.h>
 
@@ -66,8 +66,9 @@ static double precise_lse(const struct xent_job *job, size_t row) {
         largest = fmax(largest, job->kernels->largest(logits.u, size, XENT_NO_CLASS));
     }
     const double lse = job->finish->log_near_one(&sum);
-    /* Scaled logits are rounded themselves. */
-    const bool exact = job->request.scale == 1;
+    /* Logits that are scaled or capped are rounded themselves. */
+    const struct xent_options *options = job->options;
+    const bool exact = !options || (options->scale == 1 && options->softcap == 0);
     return exact && fabs(lse) < lost * fabs(largest) ? exact_lse(job, &at.place) : lse;
 }
 

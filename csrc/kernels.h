@@ -114,6 +114,10 @@ struct xent_factors {
     double high[XENT_ROWS], low[XENT_ROWS], post[XENT_ROWS];
 };
 
+/* Slopes are kept in this unit: those of a float are so small that they would lose their digits,
+ * though what they are multiplied by makes them normal numbers again. */
+#define XENT_SLOPE_UNIT 0x1p-64
+
 /* What is subtracted from terms, besides a number: `labels` times a factor, weights times another.
  * Then they are multiplied by slopes. Each array may be NULL: nothing, or ones. */
 struct xent_adjustment {
@@ -184,7 +188,7 @@ struct xent_aside {
     KERNEL(mask, void, (void *logits, size_t n, const char *mask, ptrdiff_t stride))               \
     /* Marks the terms of masked classes: they become negative. */                                 \
     KERNEL(mark, void, (void *exps, size_t n, const void *logits))                                 \
-    /* u + low = tanh(by * u), which keeps infinities; slope = 1 - (u + low)^2. */                 \
+    /* u + low = tanh(by * u), which keeps infinities; slope = 1 - (u + low)^2, in its unit. */    \
     KERNEL(cap, void, (void *u, size_t n, double by, void *low, void *slope))                      \
     KERNEL(multiply, void, (void *x, size_t n, const void *by))                                    \
     KERNEL(lanes_load, void, (const struct xent_tile *tile, struct xent_cells logits))             \

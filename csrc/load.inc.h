@@ -164,23 +164,26 @@ XENT_INLINE vec V(widen)(const REAL *x) {
 }
 
 /* tanh a = -m / (2 + m) and 1 - tanh^2 a = 4 e / (2 + m)^2, with e = e^(-2a), m = e - 1 and a >= 0:
- * m is formed by itself, for it is small near zero. */
+ * m is formed by itself, for it is small near zero. The slope is in its unit. */
 struct V(tanh) {
     vec value, slope;
 };
 
 XENT_INLINE struct V(tanh) V(tanh_of)(vec a) {
-    const vec size = minimum(magnitude(a), number(354)); /* e^-708 is still normal */
+    const vec most = number(375); /* of double, e^-750 is zero, and in slopes' unit still normal */
+    const vec size = minimum(magnitude(a), most);
     const vec x = f64_mul(number(-2), size);
     const vec n = nearest(f64_mul(x, number(f64_LOG2_E)));
     const struct f64_reduced reduced = f64_reduce_by(x, n);
-    const vec tail = f64_exp_tail(&reduced), power = power_of_two(n);
-    const vec beside_one = f64_add(reduced.r, tail);
-    const vec e = f64_fma(power, beside_one, power);
+    const vec beside_one = f64_add(reduced.r, f64_exp_tail(&reduced));
+    const vec in_units = power_of_two(f64_add(n, number(64)));
+    const vec e = f64_fma(in_units, beside_one, in_units);
+    const vec power = power_of_two(f64_max(number(-1000), n)); /* nothing beside one */
     const vec m = f64_fma(power, beside_one, f64_sub(power, number(1)));
     const vec sum = f64_add(number(2), m);
     const vec value = f64_div(negative(m), sum);
-    const vec slope = f64_div(f64_mul(number(4), e), f64_mul(sum, sum));
+    vec slope = f64_div(f64_mul(number(4), e), f64_mul(sum, sum));
+    slope = f64_less(magnitude(a), most, slope, number(0));
     return (struct V(tanh)){f64_less(a, number(0), negative(value), value), slope};
 }
 

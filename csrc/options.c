@@ -48,7 +48,7 @@ struct xent_note xent_note_block(const struct xent_job *job, const struct xent_p
         note.kept = begin + kept;
         note.logit = xent_real(job, u + kept * job->itemsize);
         note.low = low ? xent_real(job, low + kept * job->itemsize) : 0;
-        note.slope = low ? xent_real(job, slopes + kept * job->itemsize) : 1;
+        note.slope = low ? xent_real(job, slopes + kept * job->itemsize) * XENT_SLOPE_UNIT : 1;
         note.weight = note.logit > -INFINITY ? class_weight(job, note.kept) : 0;
     }
     const void *const weights = weights_of(job, begin);

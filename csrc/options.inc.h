@@ -17,11 +17,6 @@ static void V(mark)(void *exps, size_t n, const void *logits) {
     }
 }
 
-/* Eight classes of which some are left out. */
-struct V(spread_input) {
-    vec u, low, labels, weights;
-};
-
 /* A sum that carries its rounding errors where the logits are double. */
 struct V(carried) {
     vec high, low;
@@ -97,28 +92,59 @@ static struct xent_spread V(spread)(const struct xent_logits *logits, size_t n, 
                                 V(carried_total)(&sums.count)};
 }
 
+/* What V(adjust) works with, as vectors. */
+struct V(adjustment) {
+    const REAL *labels, *weights, *slopes;
+    V(vec) by_labels, by_weights;
+};
+
+/* The vector at i, or the first lanes of it. */
+XENT_INLINE V(vec) V(load_part)(const REAL *x, size_t i, size_t lanes) {
+    return lanes == V(LANES) ? V(load)(x + i) : V(load_first)(x + i, lanes);
+}
+
+XENT_INLINE V(vec) V(adjust)(V(vec) term, const struct V(factor) * factor,
+                             const struct V(adjustment) * by, size_t i, size_t lanes) {
+    const V(vec) zero = V(set1)(0);
+    V(vec) offset = by->by_weights;
+    if (by->weights) {
+        offset = V(mul)(offset, V(load_part)(by->weights, i, lanes));
+    }
+    offset = V(less)(term, zero, zero, offset);
+    if (by->labels) {
+        offset = V(fma)(V(load_part)(by->labels, i, lanes), by->by_labels, offset);
+    }
+    const V(vec) x = V(times_less)(V(max)(zero, term), factor, offset);
+    if (!by->slopes) {
+        return x;
+    }
+    /* Large numbers get the unit before and small ones after the slope: nothing overflows, nor
+     * loses digits that the result has. */
+    const V(vec) one = V(set1)(1), unit = V(set1)((REAL)XENT_SLOPE_UNIT);
+    const V(vec) size = V(max)(V(sub)(zero, x), x);
+    const V(vec) before = V(less)(size, one, one, unit), after = V(less)(size, one, unit, one);
+    return V(mul)(V(mul)(V(mul)(x, before), V(load_part)(by->slopes, i, lanes)), after);
+}
+
 static void V(emit_adjusted)(const struct xent_emission *emission, const struct xent_adjustment *by,
                              size_t n) {
     const REAL *const exps = emission->exps;
-    const REAL *const labels = by->labels, *const weights = by->weights, *const slopes = by->slopes;
     REAL *const out = emission->out;
     const struct V(factor) factor = V(factor_of)(&emission->factor);
-    const V(vec) zero = V(set1)(0);
-    const V(vec) by_labels = V(set1)((REAL)by->by_labels);
-    const V(vec) by_weights = V(set1)((REAL)by->by_weights);
-    for (size_t i = 0; i < n; i += V(LANES)) {
-        const size_t lanes = n - i < V(LANES) ? n - i : V(LANES);
-        const V(vec) kept = V(load_first)(exps + i, lanes);
-        const V(vec) e = V(max)(zero, kept);
-        V(vec) offset = by_weights;
-        offset = weights ? V(mul)(offset, V(load_first)(weights + i, lanes)) : offset;
-        offset = V(less)(kept, zero, zero, offset);
-        if (labels) {
-            offset = V(fma)(V(load_first)(labels + i, lanes), by_labels, offset);
-        }
-        V(vec) x = V(times_less)(e, &factor, offset);
-        x = slopes ? V(mul)(x, V(load_first)(slopes + i, lanes)) : x;
-        V(store_first)(out + i, lanes, x);
+    const struct V(adjustment) adjustment = {
+        .labels = by->labels,
+        .weights = by->weights,
+        .slopes = by->slopes,
+        .by_labels = V(set1)((REAL)by->by_labels),
+        .by_weights = V(set1)((REAL)by->by_weights),
+    };
+    size_t i = 0;
+    for (; i + V(LANES) <= n; i += V(LANES)) {
+        V(store)(out + i, V(adjust)(V(load)(exps + i), &factor, &adjustment, i, V(LANES)));
+    }
+    if (i < n) {
+        const V(vec) term = V(load_first)(exps + i, n - i);
+        V(store_first)(out + i, n - i, V(adjust)(term, &factor, &adjustment, i, n - i));
     }
 }
 
@@ -132,13 +158,10 @@ struct V(spread_from) {
  * loop. */
 XENT_INLINE V(vec) V(spread_vector)(V(vec) sum, const struct V(spread_from) * from, size_t i,
                                     size_t lanes, bool scaled) {
-    const bool whole = lanes == V(LANES);
-    const V(vec) e = whole ? V(load)(from->e + i) : V(load_first)(from->e + i, lanes);
-    const V(vec) u = whole ? V(load)(from->u + i) : V(load_first)(from->u + i, lanes);
+    const V(vec) e = V(load_part)(from->e, i, lanes), u = V(load_part)(from->u, i, lanes);
     V(vec) d = V(sub)(u, from->top);
     if (scaled) {
-        const V(vec) low = whole ? V(load)(from->low + i) : V(load_first)(from->low + i, lanes);
-        d = V(mul)(V(add)(d, low), from->scale);
+        d = V(mul)(V(add)(d, V(load_part)(from->low, i, lanes)), from->scale);
         d = V(less)(V(set1)(0), e, d, V(set1)(0));
     } else {
         d = V(max)(V(set1)(-V(LARGEST)), d); /* for the sake of -inf */

@@ -79,6 +79,17 @@ def test_blocks_of_different_magnitude(dtype, rng):
     check(x, [0, BLOCK, 3 * BLOCK - 1, 5, BLOCK + 1, 77])
 
 
+def test_blocks_on_both_sides_of_the_shift(dtype, rng):
+    """The largest logit is subtracted in one block and not in the next: their references differ by all of it."""
+    limit = 272 if dtype == np.float32 else 2048
+    x = rng.normal(size=(2, 2 * BLOCK)).astype(dtype) + dtype(limit - 60)
+    x[:, 7] = limit - 1
+    x[:, BLOCK + 7] = limit + 1
+    check(x, [7, BLOCK + 9])
+    exact = Rows(x)
+    assert ulps(xent.softmax(x), exact.softmax()) <= PROMISED[dtype.__name__]["softmax"]
+
+
 def test_equal_logits_do_not_bias_the_sum(dtype):
     for value in (0.0, 0.1, -3.3, 700.7):
         x = np.full((1, 100_003), value, dtype=dtype)

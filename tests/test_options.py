@@ -188,23 +188,11 @@ def check(case, out_layout, wide, in_place):
 class TestAgainstTheOracle:
     """Any combination of options, for rows side by side and rows one after the other."""
 
-    def test_few_classes(self, dtype):
-        @examples(150)
+    @pytest.mark.parametrize(("sizes", "many"), [(FEW, 150), (MANY, 60)], ids=["few classes", "many classes"])
+    def test_losses_and_gradients(self, dtype, sizes, many):
+        @examples(many)
         @hypothesis.given(
-            case=cases(dtypes=[dtype], **FEW),
-            out_layout=st.sampled_from(WRITEABLE_LAYOUTS),
-            wide=st.booleans(),
-            in_place=st.booleans(),
-        )
-        def all_good(case, out_layout, wide, in_place):
-            check(case, out_layout, wide, in_place)
-
-        all_good()
-
-    def test_many_classes(self, dtype):
-        @examples(60)
-        @hypothesis.given(
-            case=cases(dtypes=[dtype], **MANY),
+            case=cases(dtypes=[dtype], **sizes),
             out_layout=st.sampled_from(WRITEABLE_LAYOUTS),
             wide=st.booleans(),
             in_place=st.booleans(),
@@ -514,6 +502,17 @@ def test_infinite_logits_with_a_softcap(dtype):
     assert loss == pytest.approx(np.log1p(np.exp(10)), rel=1e-6)
 
 
+@pytest.mark.parametrize("upstream", [1e-30, 1.0, 1e15, 1e30, 1e37])
+def test_slopes_keep_their_digits(dtype, upstream):
+    """Of float, e^-100 has few, and none from e^-104 on; what it is multiplied by may make a normal number of it."""
+    x = np.linspace(-70, 70, 41)[np.newaxis].astype(dtype)
+    given = {"softcap": 1.5, "reduction": "sum", "grad_output": upstream}
+    exact = reference.cross_entropy_grad(x.astype(np.float64), [20], **given)
+    grad = xent.cross_entropy_grad(x, [20], **given)
+    step = np.finfo(dtype).smallest_subnormal
+    np.testing.assert_allclose(grad, exact, rtol=1e-6 if dtype == np.float32 else 1e-13, atol=1.5 * step)
+
+
 def test_slope_of_a_saturated_softcap(dtype):
     """1 - tanh^2 where tanh is nearly one: about 4 e^-2y."""
     x = np.array([[40.0, 3.0, -41.0]], dtype)
@@ -748,6 +747,10 @@ def test_validation_of_a_tail():
 def test_tolerance_of_validation():
     for target in (LABELS, DENSE, DENSE.astype(np.float32), DENSE.astype(np.float16), SPARSE):
         xent.cross_entropy(X, target, validate=True)
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    xent.cross_entropy(np.zeros((1, 2)), np.array([[0.1, 0.9]], bfloat16), validate=True)  # of the sum 0.9985
+    off = np.array([[0.1, 0.895]], bfloat16)
+    fails_everywhere(ValueError, r"target.*\b0\b", np.zeros((1, 2)), off, validate=True)
     nearly = with_value(DENSE, (1, 1), 1 / 3 + 5e-6)
     xent.cross_entropy(X, nearly, validate=True)
     rougher = with_value(DENSE, (1, 1), 1 / 3 + 5e-4)
