@@ -250,8 +250,8 @@ def cross_entropy(
         a batch is computed in parts.
     validate : bool
         Whether to look if each row's probabilities are a distribution: none negative or NaN, of the sum 1
-        within 1e-5, or 1e-3 in half precision (at most 1, with the tail "uniform"). Rows of `sample_weight` 0
-        are passed over. Labels are always looked at.
+        within 1e-5, or 1e-3 of float16 and 4e-3 of bfloat16 (at most 1, with the tail "uniform"). Rows of
+        `sample_weight` 0 are passed over. Labels are always looked at.
     out : ndarray, optional
         Where to write the result; it has the result's shape (``()`` for "mean" and "sum") and dtype.
     n_threads : int, optional

@@ -220,6 +220,14 @@ cdef void fill_logits(xent_problem *problem, cnp.ndarray logits) except *:
     problem.logits_stride = last_stride(logits)
 
 
+cdef void fill_transformation(xent_options *options, cnp.ndarray mask, double scale, double softcap) except *:
+    options.scale = scale
+    options.softcap = softcap
+    options.mask = row_array(mask)
+    if mask is not None:
+        options.mask_stride = last_stride(mask)
+
+
 def bad_class(name, classes, array, index):
     """Return the exception for a class that is not there."""
     where = f"[{', '.join(map(str, index))}]" if index else ""
@@ -284,11 +292,7 @@ def run(
     problem.lse = doubles(lse)
     problem.threads = threads
 
-    options.scale = scale
-    options.softcap = softcap
-    options.mask = row_array(mask)
-    if mask is not None:
-        options.mask_stride = last_stride(mask)
+    fill_transformation(&options, mask, scale, softcap)
     if probabilities is not None:
         fill_labels(&options.labels, probabilities, indices, tail)
     options.label_smoothing = label_smoothing
@@ -357,11 +361,7 @@ def run_evaluation(
         problem.target_type = integer_type(target.dtype)
     problem.lse = doubles(lse)
     problem.threads = threads
-    options.scale = scale
-    options.softcap = softcap
-    options.mask = row_array(mask)
-    if mask is not None:
-        options.mask_stride = last_stride(mask)
+    fill_transformation(&options, mask, scale, softcap)
     if mask is not None or scale != 1 or softcap != 0:
         problem.options = &options
     evaluation.log_prob = doubles(log_prob)
