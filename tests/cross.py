@@ -20,7 +20,7 @@ from build_core import CSRC, build_core, isas_of
 import xent
 
 HERE = Path(__file__).parent
-DTYPES = (np.float32, np.float64)  # in the order of enum xent_dtype
+DTYPES = (np.float32, np.float64, np.float16)  # in the order of enum xent_dtype
 OUTPUTS = ("none", "gradient", "softmax", "log_softmax")  # of enum xent_values
 
 
@@ -35,6 +35,11 @@ class Problem:
     lse: np.ndarray | None = None
     threads: int = 1
     memory: np.ndarray = field(default=None)
+    options: dict[str, float] | None = None  # scale, softcap, label_smoothing, z_loss
+    class_weight: np.ndarray | None = None  # this and the next two with options
+    labels: np.ndarray | None = None  # probabilities of all classes
+    listed: tuple[np.ndarray, np.ndarray] | None = None  # two indices and two probabilities for each row
+    top_k: int | None = None  # evaluate, with so many first classes
 
     def __post_init__(self):
         if self.memory is None:
@@ -48,11 +53,20 @@ class Problem:
         header = [DTYPES.index(self.logits.dtype.type), OUTPUTS.index(self.output), self.threads]
         header += [rows, classes, self.memory.nbytes, offset, *self.logits.strides]
         header += [column is not None for column in columns]
-        arrays = [self.memory]
-        for column, dtype in zip(columns, (np.int64, np.float64, np.float64), strict=True):
+        indices, probabilities = self.listed or (None, None)
+        has_labels, has_listed = self.labels is not None, self.listed is not None
+        has_loss = self.top_k is None and (self.target is not None or has_labels or has_listed)
+        header += [has_loss, self.options is not None, self.class_weight is not None, has_labels, has_listed]
+        header += [self.top_k is not None, self.top_k or 0]
+        given = {"scale": 1, "softcap": 0, "label_smoothing": 0, "z_loss": 0, **(self.options or {})}
+        arrays = [np.array(header, dtype=np.int64), np.array(list(given.values()), dtype=np.float64), self.memory]
+        columns = (*columns, self.class_weight, self.labels, indices, probabilities)
+        integers = (self.target, indices)
+        for column in columns:
             if column is not None:
-                arrays.append(np.asarray(column, dtype=dtype))
-        return b"".join(array.tobytes() for array in (np.array(header, dtype=np.int64), *arrays))
+                is_integer = any(column is integer for integer in integers)
+                arrays.append(np.asarray(column, dtype=np.int64 if is_integer else np.float64))
+        return b"".join(array.tobytes() for array in arrays)
 
     def unpack(self, data, at):
         """Return what driver.c wrote from `at` on, and where the next problem's results begin."""
@@ -72,7 +86,14 @@ class Problem:
             "loss": np.frombuffer(data, np.float64, rows + 1, loss_at),
             "lse": np.frombuffer(data, np.float64, rows, lse_at),
         }
-        return results, lse_at + 8 * rows
+        at = lse_at + 8 * rows
+        if self.top_k is not None:
+            top = self.top_k * rows
+            sizes = {"log_prob": rows, "entropy": rows, "argmax": rows, "rank": rows, "top_k": top, "top_classes": top}
+            for name, size in sizes.items():
+                results[name] = np.frombuffer(data, np.float64, size, at)  # integers too: bits are compared
+                at += 8 * size
+        return results, at
 
 
 @dataclass(frozen=True)

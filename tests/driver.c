@@ -14,6 +14,12 @@ struct header {
     int64_t size;                              /* in bytes, of the logits and of the values */
     int64_t offset, row_stride, class_stride;  /* in bytes, of both */
     int64_t has_target, has_upstream, has_lse; /* int64 or double each, one for each row */
+    int64_t has_loss, has_options;
+    int64_t has_class_weight; /* double, one for each class */
+    int64_t has_labels,
+        has_listed; /* double, one for each logit; or 2 classes and 2 doubles a row */
+    int64_t evaluates, top_k;
+    double scale, softcap, label_smoothing, z_loss; /* of the options */
 };
 
 static const ptrdiff_t STEP[1] = {8};
@@ -39,6 +45,45 @@ static char *read_array(size_t size) {
 
 static struct xent_array read_column(bool present, size_t rows) {
     return (struct xent_array){present ? read_array(8 * rows) : NULL, STEP};
+}
+
+/* What is read for the options; they and their strides have to stay. */
+struct options {
+    struct xent_options options;
+    ptrdiff_t row_stride, index_stride;
+};
+
+static void read_options(struct options *read, const struct header *header) {
+    const size_t rows = (size_t)header->rows, classes = (size_t)header->classes, listed = 2;
+    struct xent_options *const options = &read->options;
+    options->scale = header->scale;
+    options->softcap = header->softcap;
+    options->label_smoothing = header->label_smoothing;
+    options->z_loss = header->z_loss;
+    if (header->has_class_weight) {
+        options->class_weight = (double *)(void *)read_array(8 * classes);
+    }
+    struct xent_labels *const labels = &options->labels;
+    labels->dtype = XENT_F64;
+    labels->probabilities_stride = labels->indices_stride = 8;
+    labels->index_type = XENT_I64;
+    if (header->has_labels) {
+        read->row_stride = (ptrdiff_t)(8 * classes);
+        labels->probabilities =
+            (struct xent_array){read_array(8 * rows * classes), &read->row_stride};
+    } else if (header->has_listed) {
+        read->row_stride = (ptrdiff_t)(8 * listed);
+        labels->indices = (struct xent_array){read_array(8 * rows * listed), &read->row_stride};
+        labels->probabilities =
+            (struct xent_array){read_array(8 * rows * listed), &read->row_stride};
+        labels->listed = listed;
+        labels->spread_tail = true;
+    }
+}
+
+static void free_options(const struct xent_options *options) {
+    free((void *)(uintptr_t)options->class_weight);
+    free(options->labels.probabilities.data), free(options->labels.indices.data);
 }
 
 static void write_array(const void *p, size_t size) {
@@ -67,9 +112,28 @@ static void run(const struct header *header) {
         .lse = (double *)(void *)allocate(8 * rows),
         .threads = (int)header->threads,
     };
+    struct options read = {0};
+    if (header->has_options) {
+        read_options(&read, header);
+        problem.options = &read.options;
+    }
+    const size_t top = rows * (size_t)header->top_k;
+    struct xent_evaluation evaluation = {0};
+    if (header->evaluates) {
+        evaluation = (struct xent_evaluation){
+            .log_prob = (double *)(void *)allocate(8 * rows),
+            .entropy = (double *)(void *)allocate(8 * rows),
+            .argmax = (int64_t *)(void *)allocate(8 * rows),
+            .rank = (int64_t *)(void *)allocate(8 * rows),
+            .top_k = (size_t)header->top_k,
+            .top_log_probs = (double *)(void *)allocate(8 * top),
+            .top_classes = (int64_t *)(void *)allocate(8 * top),
+        };
+        problem.evaluation = &evaluation;
+    }
     /* One more for the sum, so that what is written depends on the rows alone. */
     double *const losses = (double *)(void *)allocate(8 * (rows + 1));
-    if (header->has_target) {
+    if (header->has_loss) {
         problem.loss = losses;
         problem.loss_sum = losses + rows;
     }
@@ -78,6 +142,15 @@ static void run(const struct header *header) {
     write_array(values, size);
     write_array(losses, 8 * (rows + 1));
     write_array(problem.lse, 8 * rows);
+    if (header->evaluates) {
+        write_array(evaluation.log_prob, 8 * rows), write_array(evaluation.entropy, 8 * rows);
+        write_array(evaluation.argmax, 8 * rows), write_array(evaluation.rank, 8 * rows);
+        write_array(evaluation.top_log_probs, 8 * top),
+            write_array(evaluation.top_classes, 8 * top);
+        free(evaluation.log_prob), free(evaluation.entropy), free(evaluation.argmax);
+        free(evaluation.rank), free(evaluation.top_log_probs), free(evaluation.top_classes);
+    }
+    free_options(&read.options);
     free(logits), free(values), free(losses), free(problem.lse);
     free(problem.target.data), free(problem.upstream.data), free(problem.lse_in.data);
 }
