@@ -28,7 +28,7 @@ static struct block block_at(const struct xent_job *job, size_t index) {
 struct row_space {
     struct xent_sum *sums;   /* of every block; and as many of single classes, with notes */
     struct xent_note *notes; /* of every block; NULL without options and with a target */
-    char *exps;   /* of every class, see place_exps; NULL where nothing is emitted from them */
+    char *exps;   /* of every class, see move_from; NULL where nothing is emitted from them */
     char *slopes; /* of every class; NULL without softcap */
     struct xent_listed listed;
     struct xent_finding *findings; /* of every block; NULL but for an evaluation */
@@ -147,13 +147,6 @@ static char *move_from(char *exps, const char *logits, size_t distance) {
     return exps + (wanted - (uintptr_t)exps) % PAGE / XENT_CACHE_LINE * XENT_CACHE_LINE;
 }
 
-static struct row_space place_exps(struct row_space space, const char *logits, size_t batch) {
-    if (space.exps) {
-        space.exps = move_from(space.exps, logits, (batch % 2 * 2 + 1) * (PAGE / 4));
-    }
-    return space;
-}
-
 /* ---- load -> reduce -> finish -> emit ----------------------------------------------------------
  */
 
@@ -169,25 +162,27 @@ struct row {
     struct xent_label label;         /* for an evaluation */
 };
 
-/* The n-th row that is worked on. */
-static struct row begin_row(const struct xent_job *job, const struct xent_place *at,
-                            const struct workspace *work, size_t n) {
+/* The n-th row that is worked on. It is filled where it stays: what is copied as a whole right
+ * after its parts were written has to wait for them. */
+static void begin_row(const struct xent_job *job, const struct xent_place *at,
+                      const struct workspace *work, size_t n, struct row *row) {
     const size_t batch = n / batch_size(job);
-    struct row row = {
-        .at = *at,
-        .space = place_exps(work->rows[n % work->spaces], xent_address(job, LOGITS, at), batch),
-        .scalars = work->scalars[batch % 2],
-        .lane = n % batch_size(job),
-        .counts = xent_row_weight(job, at) != 0,
-        .target = XENT_NO_CLASS, /* or else found while the blocks are reduced */
-    };
-    if (row.counts && xent_has(job, TARGET)) {
-        row.target = xent_read_class(job, at);
+    row->at = *at;
+    row->space = work->rows[n % work->spaces];
+    if (row->space.exps) {
+        row->space.exps = move_from(row->space.exps, xent_address(job, LOGITS, at),
+                                    (batch % 2 * 2 + 1) * (PAGE / 4));
+    }
+    row->scalars = work->scalars[batch % 2];
+    row->lane = n % batch_size(job);
+    row->counts = !job->options || xent_row_weight(job, at) != 0;
+    row->target = XENT_NO_CLASS; /* or else found while the blocks are reduced */
+    if (row->counts && xent_has(job, TARGET)) {
+        row->target = xent_read_class(job, at);
     }
     if (job->problem->evaluation) {
-        row.label = xent_read_label(job, at);
+        row->label = xent_read_label(job, at);
     }
-    return row;
 }
 
 static bool block_has(struct block block, size_t class) {
@@ -203,7 +198,7 @@ static const void *block_ahead(const struct xent_job *job, const struct row *row
     if (!at || !job->loads_in_place || block_at(job, next).size != block_at(job, index).size) {
         return NULL;
     }
-    return xent_load(job, at, block_at(job, next).begin, 0, NULL).u;
+    return xent_logits_at(job, at, block_at(job, next).begin);
 }
 
 /* The largest class of a block, found while the block before was reduced. It counts unless it may
@@ -552,7 +547,7 @@ static void run_rows(void *context, int member, int team) {
     for (size_t n = 0; n < count; n++) {
         struct row *const row = &rows[n % (2 * batch)];
         const struct row *last = emits && n >= batch ? &rows[(n - batch) % (2 * batch)] : NULL;
-        *row = begin_row(job, &at.place, &work, n);
+        begin_row(job, &at.place, &work, n, row);
         xent_advance(&at, job, 1);
         for (size_t i = 0; row->counts && i < count_blocks(job); i++) {
             struct xent_aside aside = {
@@ -594,7 +589,7 @@ struct columns {
 
 static void begin_columns(struct columns *columns, size_t index) {
     const size_t n = xent_has(columns->job, VALUES) ? index : 0; /* each is finished by itself */
-    columns->rows[index % 2] = begin_row(columns->job, &columns->at.place, &columns->work, n);
+    begin_row(columns->job, &columns->at.place, &columns->work, n, &columns->rows[index % 2]);
 }
 
 static void begin_first_column(void *context, int member, int team) {

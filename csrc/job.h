@@ -16,7 +16,8 @@ enum xent_job_array {
     TARGET,
     UPSTREAM,
     LSE_IN,
-    MASK,
+    OF_OPTIONS, /* from here on they are absent without options */
+    MASK = OF_OPTIONS,
     LABELS, /* the probabilities */
     INDICES,
     ROW_WEIGHT,
@@ -110,8 +111,23 @@ struct xent_load_space {
 };
 
 /* `size` logits of a row from the class `begin` on, contiguous: where they are, or in the space. */
-struct xent_logits xent_load(const struct xent_job *job, const struct xent_place *at, size_t begin,
-                             size_t size, const struct xent_load_space *space);
+struct xent_logits xent_load_to(const struct xent_job *job, const struct xent_place *at,
+                                size_t begin, size_t size, const struct xent_load_space *space);
+
+/* Where a row's logits are from that class on. */
+static inline char *xent_logits_at(const struct xent_job *job, const struct xent_place *at,
+                                   size_t class) {
+    return xent_address(job, LOGITS, at) + (ptrdiff_t)class * job->problem->logits_stride;
+}
+
+static inline struct xent_logits xent_load(const struct xent_job *job, const struct xent_place *at,
+                                           size_t begin, size_t size,
+                                           const struct xent_load_space *space) {
+    if (job->loads_in_place) {
+        return (struct xent_logits){xent_logits_at(job, at, begin), NULL, job->request.scale};
+    }
+    return xent_load_to(job, at, begin, size, space);
+}
 
 /* The same before the softcap and the scale: where they are, or in the buffer. */
 const void *xent_load_uncapped(const struct xent_job *job, const struct xent_place *at,
@@ -160,8 +176,7 @@ static inline void xent_set_real(const struct xent_job *job, void *p, double val
 /* The logit of one class; where logits load in place. */
 static inline double xent_logit(const struct xent_job *job, const struct xent_place *at,
                                 size_t class) {
-    const char *row = xent_address(job, LOGITS, at);
-    return xent_real(job, row + (ptrdiff_t)class * job->problem->logits_stride);
+    return xent_real(job, xent_logits_at(job, at, class));
 }
 
 void xent_write_value(const struct xent_job *job, const struct xent_place *at, size_t class,

@@ -4,9 +4,6 @@
 #include <math.h>
 
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at) {
-    if (!job->options) {
-        return 1;
-    }
     if (job->options->ignores && xent_has(job, TARGET) &&
         xent_read_class(job, at) == (size_t)job->options->ignored) {
         return 0;

@@ -27,7 +27,7 @@ struct xent_coefficients {
     double labels, weights;
 };
 
-/* v, the weight of a row: zero if the row does not count. */
+/* v, the weight of a row with options: zero if the row does not count. */
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at);
 
 /* The sum that a mean is divided by. */
