@@ -4,6 +4,7 @@
 #include "options.h"
 #include "parallel.h"
 #include "regimes.h"
+#include "second.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -40,6 +41,7 @@ struct workspace {
     struct xent_load_space load; /* a block; not used where logits load in place, */
     char *store;                 /* nor this where values are stored so */
     char *labels;
+    char *bent, *vector; /* blocks for second derivatives, and of the vector */
 };
 
 /* Rows that are reduced before they are finished together: the scalars of one take nearly as long
@@ -57,21 +59,26 @@ static bool takes_notes(const struct xent_job *job) {
     return job->options || xent_keeps_largest(job);
 }
 
+/* Whether what is emitted goes to the values themselves; beside a vector, the gradient does not. */
+static bool emits_in_place(const struct xent_job *job) {
+    return xent_stores_in_place(job) && job->problem->output != XENT_PRODUCT;
+}
+
 /* The sizes of the parts of a workspace. */
 struct layout {
     size_t spaces, scalars, sums, notes, exps, slopes, listed;
-    size_t load, lows, store, labels;
+    size_t load, lows, store, labels, bent, vector;
 };
 
 static struct layout layout_of(const struct xent_job *job) {
     const struct xent_problem *problem = job->problem;
-    const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
+    const bool from_exps = xent_has(job, VALUES) && problem->output != XENT_LOG_SOFTMAX;
     const bool gathers = !xent_loads_in_place(job);
-    const bool scatters = xent_has(job, VALUES) && !xent_stores_in_place(job);
+    const bool scatters = xent_has(job, VALUES) && !emits_in_place(job);
     const bool notes = takes_notes(job), caps = job->options && job->options->softcap > 0;
     const size_t block = xent_whole_lines(XENT_BLOCK * job->itemsize);
     const size_t row = xent_whole_lines(problem->classes * job->itemsize);
-    const size_t listed = xent_has_listed_labels(job) ? job->options->labels.listed : 0;
+    const size_t listed = xent_listed_labels(job);
     return (struct layout){
         .spaces = xent_has(job, VALUES) ? 2 * batch_size(job) : 1,
         .scalars = xent_whole_lines(sizeof(struct xent_rows)),
@@ -84,6 +91,8 @@ static struct layout layout_of(const struct xent_job *job) {
         .lows = caps ? block : 0,
         .store = scatters ? block : 0,
         .labels = xent_has_dense_labels(job) ? block : 0,
+        .bent = xent_is_second(job) ? block : 0,
+        .vector = xent_has(job, DIRECTION) ? block : 0,
     };
 }
 
@@ -91,7 +100,7 @@ size_t xent_rows_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
     const size_t space = size.sums + size.notes + size.exps + size.slopes + 2 * size.listed;
     return 2 * size.scalars + size.spaces * space + size.load + size.lows + size.store +
-           size.labels;
+           size.labels + size.bent + size.vector;
 }
 
 /* The next part of a workspace. */
@@ -121,6 +130,8 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
     work.load = (struct xent_load_space){.u = take(&p, size.load), .low = take(&p, size.lows)};
     work.store = take(&p, size.store);
     work.labels = take(&p, size.labels);
+    work.bent = take(&p, size.bent);
+    work.vector = take(&p, size.vector);
     return work;
 }
 
@@ -147,6 +158,7 @@ struct row {
     bool counts;   /* else its logits are not read, and its values are zero */
     size_t target; /* the class that is kept out of the sum; XENT_NO_CLASS: none */
     struct xent_coefficients shares; /* with options */
+    struct xent_second second;
 };
 
 /* The n-th row that is worked on. */
@@ -214,6 +226,17 @@ static size_t kept_of_block(const struct xent_job *job, const struct row *row,
     return class < block.size && largest > -INFINITY ? class : XENT_NO_CLASS;
 }
 
+/* What a block has in common with the vector. */
+static void note_vector(const struct xent_job *job, struct xent_note *note, const char *exps,
+                        const char *slopes, struct block block, const char *vector) {
+    size_t kept = XENT_NO_CLASS;
+    if (note->kept != XENT_NO_CLASS) {
+        kept = note->kept - block.begin;
+        note->component = xent_real(job, vector + kept * job->itemsize);
+    }
+    note->dot = job->kernels->dot(exps, block.size, kept, slopes, vector);
+}
+
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
                                  const struct workspace *work, size_t index, struct found found,
                                  struct xent_aside aside) {
@@ -237,6 +260,10 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
         if (note->marked && aside.exps) {
             job->kernels->mark(aside.exps, block.size, logits.u);
         }
+        if (xent_has(job, DIRECTION)) {
+            xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
+            note_vector(job, note, aside.exps, load.slopes, block, work->vector);
+        }
     }
     return (struct found){aside.ahead != NULL, aside.ahead_max};
 }
@@ -254,6 +281,13 @@ static const struct xent_note *kept_of_row(const struct xent_job *job, const str
     return kept;
 }
 
+/* The term of the class that is kept out of a block's sum. It may be too large to be one of the
+ * terms of the block. */
+static struct xent_sum term_of_kept(const struct xent_job *job, const struct xent_note *note) {
+    const double scale = xent_request_of(job).scale;
+    return (struct xent_sum){.sum = 1, .low = scale * note->low, .shift = note->logit};
+}
+
 /* Merges the sums of the blocks and, but for one, the classes that are kept out of them. */
 static struct xent_sum merge_blocks(const struct xent_job *job, const struct row *row,
                                     const struct xent_note *kept) {
@@ -264,8 +298,7 @@ static struct xent_sum merge_blocks(const struct xent_job *job, const struct row
         for (size_t i = 0; i < count_blocks(job); i++) {
             const struct xent_note *note = &space->notes[i];
             if (note != kept && note->kept != XENT_NO_CLASS) {
-                space->sums[count++] =
-                    (struct xent_sum){.sum = 1, .low = scale * note->low, .shift = note->logit};
+                space->sums[count++] = term_of_kept(job, note);
             }
         }
     }
@@ -295,6 +328,45 @@ static void merge_row(const struct xent_job *job, struct row *row) {
     xent_take_rows(job, &row->at, 1, scalars, lane);
 }
 
+/* q of the class that a block keeps apart, where the row does not. */
+static double share_of_kept(const struct xent_job *job, const struct row *row,
+                            const struct xent_note *note) {
+    const struct xent_request request = xent_request_of(job);
+    const struct xent_sum term = term_of_kept(job, note);
+    const double share = job->finish->share(row->scalars, row->lane, &term, &request);
+    return share * (1 + term.low);
+}
+
+/* Whether a block keeps a class apart that the row does not. */
+static bool keeps_another(const struct row *row, const struct xent_note *note) {
+    return note->kept != XENT_NO_CLASS && note->kept != row->target;
+}
+
+/* What there is to know of a finished row for its second derivatives. */
+static void take_second(const struct xent_job *job, struct row *row) {
+    if (!xent_is_second(job) || !row->counts) {
+        return;
+    }
+    const struct row_space *space = &row->space;
+    row->second = xent_second_of(job, row->scalars, row->lane, row->shares.unmasked);
+    const struct xent_request request = xent_request_of(job);
+    struct two sum = {0, 0};
+    double of_kept = 0;
+    for (size_t i = 0; xent_has(job, DIRECTION) && i < count_blocks(job); i++) {
+        const struct xent_note *note = &space->notes[i];
+        const double share = job->finish->share(row->scalars, row->lane, &space->sums[i], &request);
+        sum = add_two(sum, (struct two){share * note->dot, 0});
+        if (keeps_another(row, note)) {
+            const double q = share_of_kept(job, row, note);
+            sum = add_two(sum, (struct two){q * note->slope * note->component, 0});
+        } else if (note->kept != XENT_NO_CLASS) {
+            of_kept = row->scalars->share[row->lane] * note->slope * note->component;
+        }
+    }
+    row->second.mean_of_others = sum.high + sum.low;
+    row->second.mean = row->second.mean_of_others + of_kept;
+}
+
 /* A row that does not count has nothing but a target, of logit zero and weight zero. */
 static void pass_over_row(const struct xent_job *job, const struct row *row) {
     struct xent_rows *const scalars = row->scalars;
@@ -311,7 +383,7 @@ static void pass_over_row(const struct xent_job *job, const struct row *row) {
 /* Where a block's values go first: to their place, or to a buffer. */
 static void *store_to(const struct xent_job *job, const struct row *row,
                       const struct workspace *work, struct block block) {
-    if (!xent_stores_in_place(job)) {
+    if (!emits_in_place(job)) {
         return work->store;
     }
     return xent_address(job, VALUES, &row->at) + block.begin * job->itemsize;
@@ -340,7 +412,8 @@ static struct outlet outlet_of(const struct xent_job *job, const struct row *row
                                                               &row->space.sums[index], &request),
                                 .stream = job->plan.stream,
                             }};
-    if (!job->options || job->problem->output != XENT_GRADIENT) {
+    const enum xent_values output = job->problem->output;
+    if (!job->options || (output != XENT_GRADIENT && output != XENT_PRODUCT)) {
         return outlet;
     }
     const double upstream = row->scalars->upstream[row->lane];
@@ -363,7 +436,28 @@ static struct outlet outlet_of(const struct xent_job *job, const struct row *row
 static struct xent_emission emission_of(const struct xent_job *job, const struct row *row,
                                         const struct workspace *work, size_t index) {
     const struct outlet outlet = outlet_of(job, row, work, index);
-    return outlet.adjusts ? (struct xent_emission){.exps = NULL} : outlet.emission;
+    const bool later = outlet.adjusts || job->problem->output == XENT_PRODUCT;
+    return later ? (struct xent_emission){.exps = NULL} : outlet.emission;
+}
+
+/* q of the class that a block keeps apart, and the row does not, times what is emitted with it. */
+static double scaled_share_of_kept(const struct xent_job *job, const struct row *row,
+                                   const struct xent_note *note) {
+    const struct xent_request request = xent_request_of(job);
+    const struct xent_sum term = term_of_kept(job, note);
+    const double scaled = job->finish->scaled_share(row->scalars, row->lane, &term, &request);
+    return scaled * (1 + term.low);
+}
+
+/* What is emitted there: the block's terms do not tell. */
+static void emit_kept(const struct xent_job *job, const struct row *row, size_t index, char *out) {
+    const struct xent_note *note = &row->space.notes[index];
+    const double coefficient =
+        row->shares.labels * note->label + row->shares.weights * note->weight;
+    const double value =
+        scaled_share_of_kept(job, row, note) - row->scalars->upstream[row->lane] * coefficient;
+    const size_t offset = (note->kept - block_at(job, index).begin) * job->itemsize;
+    xent_set_real(job, out + offset, value * note->slope);
 }
 
 /* The gradient where the label lists classes. */
@@ -377,13 +471,107 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
             continue;
         }
         const size_t offset = class * job->itemsize;
+        const struct xent_note *note = &row->space.notes[class / XENT_BLOCK];
         const double kept = xent_real(job, row->space.exps + offset);
         const double slope = row->space.slopes ? xent_real(job, row->space.slopes + offset) : 1;
         const double weight = job->options->class_weight ? job->options->class_weight[class] : 1;
         const double share = kept < 0 ? 0 : row->shares.weights * weight;
-        const double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
+        double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
+        q = class == note->kept ? scaled_share_of_kept(job, row, note) : q;
         const double value = q - upstream * (row->space.listed.coefficient[k] + share);
         xent_write_value(job, &row->at, class, value * slope);
+    }
+}
+
+/* With softcap the gradient is part of second derivatives, and where the label lists classes it
+ * has another part there. */
+static void bend_listed(const struct xent_job *job, const struct row *row, struct block block,
+                        const char *tanh, char *bent, const char *vector) {
+    const double upstream = row->scalars->upstream[row->lane];
+    for (size_t k = 0; k < row->space.listed.count; k++) {
+        const size_t class = row->space.listed.class[k];
+        if (!block_has(block, class) || class == row->target) {
+            continue;
+        }
+        const size_t offset = (class - block.begin) * job->itemsize;
+        const double slope = xent_real(job, row->space.slopes + class * job->itemsize);
+        const double cap = fmax(-1, fmin(1, xent_real(job, tanh + offset)));
+        const double gradient = -upstream * row->space.listed.coefficient[k] * slope;
+        const double component = vector ? xent_real(job, vector + offset) : 1;
+        const double x = gradient * row->second.by_tanh * cap * component;
+        xent_set_real(job, bent + offset, xent_real(job, bent + offset) + x);
+    }
+}
+
+/* The class that a block keeps apart: if the row does, 1 - q would cancel. The gradient is that
+ * which has been emitted, but for listed classes. */
+static struct xent_point point_at_kept(const struct xent_job *job, const struct row *row,
+                                       const struct xent_note *note, const char *gradient) {
+    const struct xent_rows *rows = row->scalars;
+    const size_t lane = row->lane;
+    const double vector = note->slope * note->component;
+    struct xent_point point = {
+        .slope = note->slope,
+        .tanh = note->logit + note->low,
+        .component = note->component,
+    };
+    if (keeps_another(row, note)) {
+        point.q = share_of_kept(job, row, note);
+        point.others = 1 - point.q;
+        point.gradient = xent_real(job, gradient);
+        point.away = vector - row->second.mean;
+    } else {
+        point.q = rows->share[lane];
+        point.others = rows->share_of_others[lane];
+        point.gradient = rows->target_gradient[lane];
+        point.away = vector * point.others - row->second.mean_of_others;
+    }
+    return point;
+}
+
+/* Second derivatives of a block: of its terms, and with softcap of its gradient, where that has
+ * been emitted, and of its logits as they are loaded. */
+static void bend_block(const struct xent_job *job, const struct row *row,
+                       const struct workspace *work, size_t index, const void *gradient,
+                       const struct xent_logits *logits) {
+    const struct block block = block_at(job, index);
+    const size_t offset = block.begin * job->itemsize;
+    const struct xent_request request = xent_request_of(job);
+    const struct xent_second *second = &row->second;
+    const struct xent_rows *rows = row->scalars;
+    const struct xent_sum *sum = &row->space.sums[index];
+    const bool caps = second->by_tanh != 0;
+    const char *const vector = xent_has(job, DIRECTION) ? work->vector : NULL;
+    if (vector) {
+        xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
+    }
+    struct xent_bend bend = {
+        .exps = row->space.exps + offset,
+        .out = work->bent,
+        .shares = job->finish->share_factor(rows, row->lane, 1, sum, &request),
+        .by = job->finish->share_factor(rows, row->lane, second->by, sum, &request),
+        .squares = second->square != 0,
+        .floor = second->floor,
+        .slopes = row->space.slopes ? row->space.slopes + offset : NULL,
+        .gradient = caps ? gradient : NULL,
+        .tanh = caps ? logits->u : NULL,
+        .by_tanh = second->by_tanh,
+        .vector = vector,
+        .mean = second->mean,
+    };
+    if (bend.squares) {
+        bend.square = job->finish->share_factor(rows, row->lane, second->square, sum, &request);
+    }
+    job->kernels->bend(&bend, block.size);
+    const struct xent_note *note = &row->space.notes[index];
+    if (note->kept != XENT_NO_CLASS) {
+        const size_t kept = (note->kept - block.begin) * job->itemsize;
+        const struct xent_point point =
+            point_at_kept(job, row, note, (const char *)gradient + kept);
+        xent_set_real(job, work->bent + kept, xent_second_at(job, second, &point));
+    }
+    if (caps) {
+        bend_listed(job, row, block, logits->u, work->bent, vector);
     }
 }
 
@@ -396,6 +584,13 @@ static void complete_block(const struct xent_job *job, const struct row *row,
     void *const out = store_to(job, row, work, block);
     const struct outlet outlet =
         job->options ? outlet_of(job, row, work, index) : (struct outlet){.adjusts = false};
+    const bool second = xent_is_second(job);
+    struct xent_logits capped = {.u = NULL};
+    if (second && row->counts && row->second.by_tanh != 0) { /* before values replace them */
+        struct xent_load_space load = work->load;
+        load.slopes = row->space.slopes + block.begin * job->itemsize;
+        capped = xent_load(job, &row->at, block.begin, block.size, &load);
+    }
     if (!row->counts) {
         memset(out, 0, block.size * job->itemsize);
     } else if (problem->output == XENT_LOG_SOFTMAX) {
@@ -411,8 +606,21 @@ static void complete_block(const struct xent_job *job, const struct row *row,
         }
         job->kernels->emit_adjusted(&outlet.emission, &by, block.size);
     }
-    if (out == work->store) {
-        xent_store(job, &row->at, block.begin, block.size, out);
+    if (row->counts && row->space.exps && xent_keeps_largest(job) &&
+        keeps_another(row, &row->space.notes[index])) {
+        emit_kept(job, row, index, out);
+    }
+    if (second && row->counts) {
+        bend_block(job, row, work, index, out, &capped);
+    } else if (second) {
+        memset(work->bent, 0, block.size * job->itemsize);
+    }
+    if (second) {
+        const enum xent_job_array to = problem->output == XENT_PRODUCT ? VALUES : CURVATURE;
+        xent_store(job, to, &row->at, block.begin, block.size, work->bent);
+    }
+    if (out == work->store && problem->output != XENT_PRODUCT) {
+        xent_store(job, VALUES, &row->at, block.begin, block.size, out);
     }
     if (problem->output == XENT_GRADIENT && row->counts) {
         emit_listed(job, row, block, &outlet);
@@ -480,6 +688,9 @@ static void run_rows(void *context, int member, int team) {
         }
         if (row->lane + 1 == batch || n + 1 == count) {
             xent_finish_rows(job, row->scalars, range.begin + n - row->lane, row->lane + 1);
+            for (size_t i = n - row->lane; i <= n; i++) {
+                take_second(job, &rows[i % (2 * batch)]);
+            }
         }
     }
     for (size_t n = count > batch ? count - batch : 0; emits && n < count; n++) {
@@ -556,6 +767,7 @@ static void between_columns(void *context, size_t stage) {
         pass_over_row(job, row);
     }
     xent_finish_rows(job, row->scalars, stage, 1);
+    take_second(job, row);
     if (stage + 1 < job->rows) {
         xent_advance(&columns->at, job, 1);
         begin_columns(columns, stage + 1);

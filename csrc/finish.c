@@ -21,7 +21,8 @@ void xent_take_rows(const struct xent_job *job, const struct xent_place *at, siz
             rows->upstream[i] = job->problem->upstream_scalar;
         }
     }
-    if (job->options && job->problem->output == XENT_GRADIENT) {
+    const enum xent_values output = job->problem->output;
+    if (job->options && (output == XENT_GRADIENT || output == XENT_PRODUCT)) {
         const double factor =
             job->denominator > 0 ? job->options->scale / job->denominator : 0; /* no row counts */
         for (size_t i = lane; i < lane + n; i++) {
@@ -50,14 +51,15 @@ static double precise_lse(const struct xent_job *job, size_t row) {
 }
 
 struct xent_request xent_request_of(const struct xent_job *job) {
-    const enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
+    enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
+    own = xent_is_second(job) ? XENT_FOR_SECOND : own;
     const struct xent_options *options = job->options;
     double scale = options ? options->scale : 1;
     scale = options && options->softcap > 0 ? options->softcap : scale;
     return (struct xent_request){
         .by = xent_has(job, VALUES) ? own : XENT_NO_SCALE,
         .single = job->single,
-        .options = options != NULL,
+        .options = options != NULL && job->plan.regime != XENT_BY_LANES,
         .scale = scale,
     };
 }

@@ -28,10 +28,13 @@ struct xent_job xent_make_job(const struct xent_problem *problem) {
                                               [MASK] = options->mask,
                                               [LABELS] = options->labels.probabilities,
                                               [INDICES] = options->labels.indices,
-                                              [ROW_WEIGHT] = options->row_weight};
+                                              [ROW_WEIGHT] = options->row_weight,
+                                              [CURVATURE] = problem->curvature,
+                                              [DIRECTION] = problem->vector};
+    const bool second = problem->curvature.data || problem->vector.data;
     struct xent_job job = {
         .problem = problem,
-        .options = problem->options,
+        .options = second ? options : problem->options,
         .denominator = 1,
         .itemsize = problem->dtype == XENT_F64 ? sizeof(double) : sizeof(float),
         .single = problem->dtype != XENT_F64,
@@ -149,16 +152,23 @@ const void *xent_load_labels(const struct xent_job *job, const struct xent_place
     return buffer;
 }
 
-static struct xent_strided values_at(const struct xent_job *job, const struct xent_place *at,
-                                     size_t class) {
-    const ptrdiff_t stride = job->problem->values_stride;
-    char *const p = xent_address(job, VALUES, at) + (ptrdiff_t)class * stride;
-    return (struct xent_strided){p, stride, values_dtype(job), false};
+void xent_load_vector(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                      size_t size, char *buffer) {
+    const struct xent_problem *problem = job->problem;
+    const ptrdiff_t stride = problem->vector_stride;
+    char *const p = xent_address(job, DIRECTION, at) + (ptrdiff_t)begin * stride;
+    const struct xent_strided from = {p, stride, problem->vector_dtype, problem->vector_swapped};
+    job->kernels->read(&from, size, buffer);
 }
 
-void xent_store(const struct xent_job *job, const struct xent_place *at, size_t begin, size_t size,
-                const char *buffer) {
-    const struct xent_strided to = values_at(job, at, begin);
+void xent_store(const struct xent_job *job, enum xent_job_array array, const struct xent_place *at,
+                size_t begin, size_t size, const char *buffer) {
+    const struct xent_problem *problem = job->problem;
+    const bool curvature = array == CURVATURE;
+    const ptrdiff_t stride = curvature ? problem->curvature_stride : problem->values_stride;
+    const bool wide = curvature ? problem->wide_curvature : problem->wide_values;
+    char *const p = xent_address(job, array, at) + (ptrdiff_t)begin * stride;
+    const struct xent_strided to = {p, stride, wide ? XENT_F32 : problem->dtype, false};
     job->kernels->write(buffer, size, &to);
 }
 
@@ -166,7 +176,7 @@ void xent_write_value(const struct xent_job *job, const struct xent_place *at, s
                       double value) {
     double real; /* or a float */
     xent_set_real(job, &real, value);
-    xent_store(job, at, class, 1, (const char *)&real);
+    xent_store(job, VALUES, at, class, 1, (const char *)&real);
 }
 
 #define DEFINE_READ(integer)                                                                       \

@@ -20,6 +20,8 @@ enum xent_job_array {
     LABELS, /* the probabilities */
     INDICES,
     ROW_WEIGHT,
+    CURVATURE,
+    DIRECTION,
     ARRAYS
 };
 
@@ -55,6 +57,11 @@ struct xent_job xent_make_job(const struct xent_problem *problem);
 
 static inline bool xent_has(const struct xent_job *job, enum xent_job_array array) {
     return job->arrays[array].data != NULL;
+}
+
+/* Whether second derivatives are asked for; there are options then. */
+static inline bool xent_is_second(const struct xent_job *job) {
+    return xent_has(job, CURVATURE) || xent_has(job, DIRECTION);
 }
 
 /* ---- Rows --------------------------------------------------------------------------------------
@@ -95,7 +102,8 @@ static inline bool xent_is_contiguous(const struct xent_job *job, ptrdiff_t stri
     return stride == (ptrdiff_t)job->itemsize;
 }
 
-/* Whether logits lie in the array as the kernels want them: contiguous, and nothing is to be done. */
+/* Whether logits lie in the array as the kernels want them: contiguous, and nothing is to be done.
+ */
 bool xent_loads_in_place(const struct xent_job *job);
 bool xent_stores_in_place(const struct xent_job *job);
 
@@ -115,9 +123,13 @@ double xent_read_logit(const struct xent_job *job, const struct xent_place *at, 
 const void *xent_load_labels(const struct xent_job *job, const struct xent_place *at, size_t begin,
                              size_t size, char *buffer);
 
-/* The opposite of xent_load for a buffer of values, wherever it is. */
-void xent_store(const struct xent_job *job, const struct xent_place *at, size_t begin, size_t size,
-                const char *buffer);
+/* The components of the vector. */
+void xent_load_vector(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                      size_t size, char *buffer);
+
+/* The opposite of xent_load for a buffer of VALUES or CURVATURE, wherever it is. */
+void xent_store(const struct xent_job *job, enum xent_job_array array, const struct xent_place *at,
+                size_t begin, size_t size, const char *buffer);
 
 /* ---- Single numbers, of any alignment ----------------------------------------------------------
  */

@@ -7,15 +7,24 @@ bool xent_has_dense_labels(const struct xent_job *job) {
     return xent_has(job, LABELS) && !xent_has(job, INDICES);
 }
 
-bool xent_has_listed_labels(const struct xent_job *job) { return xent_has(job, INDICES); }
+bool xent_has_listed_labels(const struct xent_job *job) {
+    return xent_has(job, INDICES) || (xent_has(job, TARGET) && xent_keeps_largest(job));
+}
+
+size_t xent_listed_labels(const struct xent_job *job) {
+    const size_t listed = xent_has(job, INDICES) ? job->options->labels.listed : 1;
+    return xent_has_listed_labels(job) ? listed : 0;
+}
 
 bool xent_has_shares(const struct xent_job *job) {
     return job->options && (job->options->label_smoothing > 0 || job->options->labels.spread_tail);
 }
 
 bool xent_keeps_largest(const struct xent_job *job) {
-    return !xent_has(job, TARGET) &&
-           (xent_has(job, LABELS) || job->problem->output == XENT_LOG_SOFTMAX);
+    /* Of second derivatives it is that of the largest class which has a factor 1 - q near zero. */
+    return xent_is_second(job) ||
+           (!xent_has(job, TARGET) &&
+            (xent_has(job, LABELS) || job->problem->output == XENT_LOG_SOFTMAX));
 }
 
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at) {
@@ -35,6 +44,10 @@ static double class_weight(const struct xent_job *job, size_t class) {
 }
 
 double xent_denominator(const struct xent_job *job) {
+    const bool same = !job->options->class_weight || !xent_has(job, TARGET);
+    if (same && !job->options->ignores && !xent_has(job, ROW_WEIGHT)) {
+        return (double)job->rows;
+    }
     struct two sum = {0, 0};
     struct xent_cursor at = xent_at_row(job, 0);
     for (size_t row = 0; row < job->rows; row++) {
@@ -74,10 +87,11 @@ struct xent_note xent_note_block(const struct xent_job *job, const struct xent_p
             note.label = xent_real(job, t + kept * job->itemsize) * class_weight(job, note.kept);
         }
     }
-    if (xent_has_shares(job)) {
+    const bool shares = xent_has_shares(job);
+    if (shares || (xent_is_second(job) && job->problem->curvature_kind == XENT_LIGHTGBM)) {
         note.weights = job->kernels->spread(logits, size, kept, top, NULL, weights);
         const bool counted = kept != XENT_NO_CLASS && note.logit > -INFINITY;
-        note.marked = note.weights.count + counted < (double)size;
+        note.marked = shares && note.weights.count + counted < (double)size;
     }
     return note;
 }
@@ -102,6 +116,12 @@ const void *xent_load_weighed_labels(const struct xent_job *job, const struct xe
 static double read_listed(const struct xent_job *job, const struct xent_place *at,
                           struct xent_listed *listed) {
     enum { MANY = 64 };
+    if (xent_has(job, TARGET)) {
+        listed->count = 1;
+        listed->class[0] = xent_read_class(job, at);
+        listed->coefficient[0] = 1;
+        return 1;
+    }
     double sum = 0;
     const size_t all = job->options->labels.listed;
     listed->count = 0;
@@ -191,16 +211,14 @@ static double weigh_listed(const struct xent_job *job, const struct xent_place *
     return share;
 }
 
-struct xent_coefficients xent_take_coefficients(const struct xent_job *job,
-                                                const struct xent_place *at,
-                                                const struct xent_note *notes, size_t count,
-                                                const struct xent_note *kept,
-                                                struct xent_listed *listed, struct xent_rows *rows,
-                                                size_t lane) {
+struct xent_coefficients
+xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
+                       const struct xent_note *notes, size_t count, const struct xent_note *kept,
+                       struct xent_listed *listed, struct xent_rows *rows, size_t lane) {
     const struct xent_options *options = job->options;
     const double weight = xent_row_weight(job, at), smoothing = options->label_smoothing;
     const double unmasked = count_unmasked(notes, count);
-    struct xent_coefficients c = {.labels = weight * (1 - smoothing)};
+    struct xent_coefficients c = {.labels = weight * (1 - smoothing), .unmasked = unmasked};
     c.weights = smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0;
 
     struct sums sums = {.top = -INFINITY};
@@ -211,7 +229,7 @@ struct xent_coefficients xent_take_coefficients(const struct xent_job *job,
         }
     }
     double own = c.labels; /* of softmax, which has no label */
-    if (xent_has(job, TARGET)) {
+    if (xent_has(job, TARGET) && !xent_has_listed_labels(job)) {
         own *= class_weight(job, kept->kept);
     } else if (xent_has(job, LABELS)) {
         own *= kept->label;

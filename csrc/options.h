@@ -1,5 +1,5 @@
-/* What options make of rows: the weights of rows and the coefficients of their classes, which finish
- * and emit work with. Knows nothing of regimes or threads. */
+/* What options make of rows: the weights of rows and the coefficients of their classes, which
+ * finish and emit work with. Knows nothing of regimes or threads. */
 #ifndef XENT_OPTIONS_H
 #define XENT_OPTIONS_H
 
@@ -7,12 +7,14 @@
 
 /* What is noted of a block beside its sum, where the row has options or no target. */
 struct xent_note {
-    size_t kept;              /* the class that is not in the sum, or XENT_NO_CLASS */
-    double logit, low, slope; /* of it */
-    double label, weight;     /* its coefficients, the second zero if it is masked */
-    double top;               /* the largest logit of the other classes */
+    size_t kept;                        /* the class that is not in the sum, or XENT_NO_CLASS */
+    double logit, low, slope;           /* of it */
+    double label, weight;               /* its coefficients, the second zero if it is masked */
+    double top;                         /* the largest logit of the other classes */
     struct xent_spread labels, weights; /* of the other classes */
     bool marked;                        /* there are masked classes, and their terms are negative */
+    /* the vector's product with the other classes' terms, and its component at `kept` */
+    double dot, component;
 };
 
 /* The classes that a row's label lists, each once, with what is subtracted there. */
@@ -25,6 +27,7 @@ struct xent_listed {
 /* c_j = labels * t_j w_j + weights * w_j; the second where a class is not masked. */
 struct xent_coefficients {
     double labels, weights;
+    double unmasked; /* classes; counted where something depends on it */
 };
 
 /* v, the weight of a row: zero if the row does not count. */
@@ -35,9 +38,11 @@ double xent_denominator(const struct xent_job *job);
 
 /* Whether the largest class is kept apart, for want of a target. */
 bool xent_keeps_largest(const struct xent_job *job);
-/* Whether labels are a distribution over all classes, or over listed ones. */
+/* Whether labels are a distribution over all classes, or over so many listed ones. A target is one
+ * that is listed, where it is not kept apart. */
 bool xent_has_dense_labels(const struct xent_job *job);
 bool xent_has_listed_labels(const struct xent_job *job);
+size_t xent_listed_labels(const struct xent_job *job);
 /* Whether every class gets a share of a row's label. */
 bool xent_has_shares(const struct xent_job *job);
 
@@ -53,11 +58,9 @@ const void *xent_load_weighed_labels(const struct xent_job *job, const struct xe
 
 /* The lane gets the row's coefficients, which are also returned; `kept` is the note of the block
  * that has the class kept apart, and `listed` gets the listed classes. */
-struct xent_coefficients xent_take_coefficients(const struct xent_job *job,
-                                                const struct xent_place *at,
-                                                const struct xent_note *notes, size_t count,
-                                                const struct xent_note *kept,
-                                                struct xent_listed *listed, struct xent_rows *rows,
-                                                size_t lane);
+struct xent_coefficients
+xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
+                       const struct xent_note *notes, size_t count, const struct xent_note *kept,
+                       struct xent_listed *listed, struct xent_rows *rows, size_t lane);
 
 #endif

@@ -79,8 +79,8 @@ static struct xent_spread V(spread)(const struct xent_logits *logits, size_t n, 
     for (size_t i = 0; i < n; i += f64_LANES) {
         const size_t lanes = n - i < f64_LANES ? n - i : f64_LANES;
         if (lanes == f64_LANES && skip - i >= f64_LANES) {
-            V(spread_lanes)
-            (&sums, u + i, low ? low + i : NULL, t ? t + i : NULL, w ? w + i : NULL, finite_top);
+            V(spread_lanes)(&sums, u + i, low ? low + i : NULL, t ? t + i : NULL, w ? w + i : NULL,
+                            finite_top);
             continue;
         }
         REAL part[4][f64_LANES] = {{0}}; /* no labels, no weights */
@@ -97,8 +97,8 @@ static struct xent_spread V(spread)(const struct xent_logits *logits, size_t n, 
                                 V(carried_total)(&sums.count)};
 }
 
-static void V(emit_adjusted)(const struct xent_emission *emission,
-                             const struct xent_adjustment *by, size_t n) {
+static void V(emit_adjusted)(const struct xent_emission *emission, const struct xent_adjustment *by,
+                             size_t n) {
     const REAL *const exps = emission->exps;
     const REAL *const labels = by->labels, *const weights = by->weights, *const slopes = by->slopes;
     REAL *const out = emission->out;
@@ -119,5 +119,94 @@ static void V(emit_adjusted)(const struct xent_emission *emission,
         V(vec) x = V(sub)(V(mul)(V(times)(e, &factor), post), offset);
         x = slopes ? V(mul)(x, V(load_first)(slopes + i, lanes)) : x;
         V(store_first)(out + i, lanes, x);
+    }
+}
+
+/* e * slopes * vector of eight classes. */
+XENT_INLINE vec V(product_lanes)(const REAL *exps, const REAL *slopes, const REAL *vector) {
+    const double unit = 1 / V(ONE_WITH_HEADROOM);
+    const vec e = f64_mul(f64_max(number(0), V(widen)(exps)), number(unit));
+    const vec u = V(widen)(vector);
+    return f64_mul(e, slopes ? f64_mul(V(widen)(slopes), u) : u);
+}
+
+static double V(dot)(const void *exps, size_t n, size_t skip, const void *slopes,
+                     const void *vector) {
+    const REAL *const e = exps, *const s = slopes, *const u = vector;
+    struct V(carried) sum = {number(0), number(0)};
+    for (size_t i = 0; i < n; i += f64_LANES) {
+        const size_t lanes = n - i < f64_LANES ? n - i : f64_LANES;
+        if (lanes == f64_LANES && skip - i >= f64_LANES) {
+            V(carry)(&sum, V(product_lanes)(e + i, s ? s + i : NULL, u + i));
+            continue;
+        }
+        REAL part[3][f64_LANES] = {{0}};
+        for (size_t k = 0; k < lanes; k++) {
+            const bool counts = i + k != skip;
+            part[0][k] = counts ? e[i + k] : 0;
+            part[1][k] = counts && s ? s[i + k] : 1;
+            part[2][k] = counts ? u[i + k] : 0;
+        }
+        V(carry)(&sum, V(product_lanes)(part[0], part[1], part[2]));
+    }
+    return V(carried_total)(&sum);
+}
+
+/* Terms times a factor. */
+struct V(scaling) {
+    struct V(factor) factor;
+    V(vec) post;
+};
+
+XENT_INLINE struct V(scaling) V(scaling_of)(const struct xent_factor *factor) {
+    return (struct V(scaling)){V(factor_of)(factor), V(set1)((REAL)factor->post)};
+}
+
+XENT_INLINE V(vec) V(scaled)(V(vec) e, const struct V(scaling) * by) {
+    return V(mul)(V(times)(e, &by->factor), by->post);
+}
+
+/* The numbers of a block's bend, as vectors. */
+struct V(bend) {
+    struct V(scaling) shares, by, square;
+    V(vec) floor, by_tanh, mean;
+};
+
+/* See struct xent_bend; what it has not is NULL. */
+XENT_INLINE V(vec) V(bend_lanes)(const struct xent_bend *bend, const struct V(bend) * numbers,
+                                 size_t i, size_t lanes) {
+    const REAL *const slopes = bend->slopes, *const gradient = bend->gradient;
+    const REAL *const tanh = bend->tanh, *const vector = bend->vector;
+    const V(vec) zero = V(set1)(0), one = V(set1)(1);
+    const V(vec) e = V(max)(zero, V(load_first)((const REAL *)bend->exps + i, lanes));
+    const V(vec) slope = slopes ? V(load_first)(slopes + i, lanes) : one;
+    const V(vec) u = vector ? V(load_first)(vector + i, lanes) : one;
+    const V(vec) q = V(scaled)(e, &numbers->shares);
+    V(vec) at = vector ? V(sub)(V(mul)(slope, u), numbers->mean) : V(sub)(one, q);
+    V(vec) x = V(mul)(V(scaled)(e, &numbers->by), at);
+    if (bend->squares) {
+        x = V(fma)(V(scaled)(e, &numbers->square), vector ? numbers->mean : q, x);
+    }
+    x = V(mul)(x, slope);
+    x = vector ? x : V(mul)(x, slope);
+    if (gradient) {
+        const V(vec) t = V(load_first)(tanh + i, lanes);
+        /* Beyond one there is nothing but infinities, of which the gradient is zero or no number.
+         */
+        const V(vec) finite = V(max)(V(set1)(-1), V(less)(one, t, one, t));
+        const V(vec) g = V(mul)(V(load_first)(gradient + i, lanes), numbers->by_tanh);
+        x = V(fma)(V(mul)(g, finite), u, x);
+    }
+    return V(max)(numbers->floor, x);
+}
+
+static void V(bend)(const struct xent_bend *bend, size_t n) {
+    const struct V(bend) numbers = {
+        V(scaling_of)(&bend->shares), V(scaling_of)(&bend->by),     V(scaling_of)(&bend->square),
+        V(set1)((REAL)bend->floor),   V(set1)((REAL)bend->by_tanh), V(set1)((REAL)bend->mean),
+    };
+    for (size_t i = 0; i < n; i += V(LANES)) {
+        const size_t lanes = n - i < V(LANES) ? n - i : V(LANES);
+        V(store_first)((REAL *)bend->out + i, lanes, V(bend_lanes)(bend, &numbers, i, lanes));
     }
 }

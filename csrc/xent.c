@@ -65,20 +65,23 @@ static bool good_options(const struct xent_options *options) {
 static enum xent_status check(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool values = problem->output != XENT_NO_VALUES;
-    const bool needs_target = problem->output == XENT_GRADIENT || problem->loss;
+    const bool product = problem->output == XENT_PRODUCT, curves = problem->curvature.data != NULL;
+    const bool needs_target = problem->output == XENT_GRADIENT || product || problem->loss;
     const bool labels = options && options->labels.probabilities.data;
     const bool good =
         problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 && problem->threads >= 0 &&
         problem->logits.data && values == (problem->values.data != NULL) &&
         (!needs_target || problem->target.data || labels) && !(labels && problem->target.data) &&
-        (!problem->loss_sum || problem->loss) && (!options || good_options(options));
+        (!problem->loss_sum || problem->loss) && product == (problem->vector.data != NULL) &&
+        (!curves || problem->output == XENT_GRADIENT) &&
+        !((curves || product) && problem->lse_in.data) && (!options || good_options(options));
     return good ? XENT_OK : XENT_BAD_PROBLEM;
 }
 
 /* The class weights as the kernels want them. */
 static void convert_weights(struct xent_job *job, char *to) {
-    const struct xent_strided from = {(char *)(uintptr_t)job->options->class_weight,
-                                      sizeof(double), XENT_F64, false};
+    const struct xent_strided from = {(char *)(uintptr_t)job->options->class_weight, sizeof(double),
+                                      XENT_F64, false};
     job->kernels->read(&from, job->problem->classes, to);
     job->class_weight = to;
 }
@@ -89,8 +92,8 @@ static enum xent_status run(struct xent_job *job) {
     const bool weights = job->options && job->options->class_weight;
     const size_t shared = weights ? xent_whole_lines(job->problem->classes * job->itemsize) : 0;
     job->workspace_size = by_lanes ? xent_lanes_workspace(job) : xent_rows_workspace(job);
-    char *const memory = aligned_alloc(
-        XENT_CACHE_LINE, job->workspace_size * (size_t)job->plan.threads + shared);
+    char *const memory =
+        aligned_alloc(XENT_CACHE_LINE, job->workspace_size * (size_t)job->plan.threads + shared);
     if (!memory) {
         return XENT_NO_MEMORY;
     }

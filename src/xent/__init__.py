@@ -3,7 +3,17 @@
 from importlib.metadata import version
 
 from xent import reference
-from xent._api import cross_entropy, cross_entropy_and_grad, cross_entropy_grad, log_softmax, logsumexp, softmax
+from xent._api import (
+    cross_entropy,
+    cross_entropy_and_grad,
+    cross_entropy_grad,
+    cross_entropy_grad_hess,
+    cross_entropy_hessian,
+    cross_entropy_hvp,
+    log_softmax,
+    logsumexp,
+    softmax,
+)
 from xent._config import get_num_threads, set_num_threads, show_config
 
 __version__ = version("xent")
@@ -12,6 +22,9 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_and_grad",
     "cross_entropy_grad",
+    "cross_entropy_grad_hess",
+    "cross_entropy_hessian",
+    "cross_entropy_hvp",
     "get_num_threads",
     "log_softmax",
     "logsumexp",
