@@ -472,12 +472,14 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
         }
         const size_t offset = class * job->itemsize;
         const struct xent_note *note = &row->space.notes[class / XENT_BLOCK];
-        const double kept = xent_real(job, row->space.exps + offset);
+        const double term = xent_real(job, row->space.exps + offset);
+        const bool known = class != note->kept; /* if negative, that of a masked class */
+        const double kept = known ? term : 0;
         const double slope = row->space.slopes ? xent_real(job, row->space.slopes + offset) : 1;
         const double weight = job->options->class_weight ? job->options->class_weight[class] : 1;
         const double share = kept < 0 ? 0 : row->shares.weights * weight;
         double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
-        q = class == note->kept ? scaled_share_of_kept(job, row, note) : q;
+        q = !known ? scaled_share_of_kept(job, row, note) : q;
         const double value = q - upstream * (row->space.listed.coefficient[k] + share);
         xent_write_value(job, &row->at, class, value * slope);
     }

@@ -763,3 +763,17 @@ def test_wider_outputs_are_for_half_precision_alone():
     ):
         with pytest.raises(TypeError, match="grad_out has dtype"):
             xent.cross_entropy_grad(logits, LABELS, grad_out=out)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("gap", [40, 60, 80, 700, 1500])
+def test_blocks_that_each_have_a_large_class(dtype, gap):
+    """Far above the rest of its block, and near the largest of the row: its term is too large for the block."""
+    x = np.zeros((1, 3 * 2048), dtype)
+    x[0, [0, 3000, 5000]] = gap, gap - 1, gap - 2
+    for target in (np.full(x.shape, 1 / 4096), (np.array([[3000, 7]]), np.array([[0.5, 0.5]]))):
+        for options in ({}, {"label_smoothing": 0.1, "weight": np.linspace(0, 2, x.size)}, {"scale": 0.5}):
+            grad = xent.cross_entropy_grad(x, target, **options)
+            exact = reference.cross_entropy_grad(x.astype(np.float64), target, **options)
+            large = [0, 3000, 5000, 7]
+            np.testing.assert_allclose(grad[0, large], exact[0, large], rtol=40 * np.finfo(dtype).eps)

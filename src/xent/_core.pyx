@@ -247,8 +247,8 @@ def run(
     """Run one problem and return its reduced loss: the sum, or the mean.
 
     The class axis of `logits`, `values`, `curvature`, `vector`, `mask`, `probabilities` and `indices` is the last; the
-    last two have `listed` classes if there are indices. `target`, `upstream`, `lse_in` and `sample_weight` have the shape of the
-    other axes; `weight`, `loss` and `lse` are contiguous. Logits, values, curvature, vector and
+    last two have `listed` classes if there are indices. `target`, `upstream`, `lse_in` and `sample_weight` have the
+    shape of the other axes; `weight`, `loss` and `lse` are contiguous. Logits, values, curvature, vector and
     probabilities are floats of 16 bits or more, labels and indices integers, `mask` is bool, all else is float64.
     """
     cdef xent_problem problem
