@@ -689,10 +689,10 @@ def cross_entropy_grad_hess(
     >>> logits = np.array([[2.0, 1.0, 0.0], [0.0, 30.0, 0.0]])
     >>> grad, hess = xent.cross_entropy_grad_hess(logits, [0, 1], reduction="sum")
     >>> grad
-    array([[-3.34759041e-01,  2.44728471e-01,  9.00305732e-02],
+    array([[-3.34759044e-01,  2.44728471e-01,  9.00305732e-02],
            [ 9.35762297e-14, -1.87152459e-13,  9.35762297e-14]])
     >>> hess
-    array([[2.22695417e-01, 1.84836447e-01, 8.19250691e-02],
+    array([[2.22695427e-01, 1.84836447e-01, 8.19250691e-02],
            [9.35762297e-14, 1.87152459e-13, 9.35762297e-14]])
 
     A custom objective for ``xgboost.train``, which hands over the margins of all rows and classes and wants
@@ -712,7 +712,7 @@ def cross_entropy_grad_hess(
     >>> scores = np.asfortranarray(logits)
     >>> grad, hess = xent.cross_entropy_grad_hess(scores, [0, 1], hessian="lightgbm", reduction="sum")
     >>> hess[0]
-    array([0.33404313, 0.27725467, 0.1228876 ])
+    array([0.33404314, 0.27725467, 0.1228876 ])
     >>> hess.flags.f_contiguous
     True
     """
@@ -809,7 +809,7 @@ def cross_entropy_hvp(
     >>> import xent
     >>> logits = np.array([[2.0, 1.0, 0.0]])
     >>> xent.cross_entropy_hvp(logits, [0], [[1.0, 0.0, 0.0]])
-    array([[ 0.22269542, -0.1628034 , -0.05989202]])
+    array([[ 0.22269543, -0.1628034 , -0.05989202]])
 
     Adding a constant to all logits changes nothing:
 
@@ -904,9 +904,9 @@ def cross_entropy_hessian(
     --------
     >>> import xent
     >>> xent.cross_entropy_hessian([2.0, 1.0, 0.0], 0)
-    array([[ 0.22269542, -0.1628034 , -0.05989202],
-           [-0.1628034 ,  0.18483645, -0.02203305],
-           [-0.05989202, -0.02203305,  0.08192507]])
+    array([[ 0.22269543, -0.1628034 , -0.05989202],
+           [-0.1628034 ,  0.18483645, -0.02203304],
+           [-0.05989202, -0.02203304,  0.08192507]])
     """
     loss = _Loss(
         logits,
