@@ -51,6 +51,7 @@ COMMON_SOURCES = [
     "parallel.c",
     "plan.c",
     "quota.c",
+    "second.c",
     "team_size.c",
     "xent.c",
 ]

@@ -1,8 +1,10 @@
 /* Rows side by side in the lanes of vectors, a group of them at a time, in a tile of its own. Knows
  * neither the instruction set nor how threads are made. */
 #include "finish.h"
+#include "options.h"
 #include "parallel.h"
 #include "regimes.h"
+#include "second.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -20,9 +22,24 @@ struct workspace {
     size_t target[XENT_ROWS];
 };
 
+/* What is there beside it for second derivatives: the largest class is in the place of a target,
+ * and the target `label` is a class as any other. */
+struct second_space {
+    char cells[sizeof((struct workspace *)NULL)->cells];
+    struct xent_lanes_bend bend;
+    size_t label[XENT_ROWS];
+    double weight[XENT_ROWS], unmasked[XENT_ROWS], ones[XENT_ROWS], values[XENT_ROWS];
+    bool counts[XENT_ROWS], all_count; /* the first unless the second */
+};
+
 size_t xent_lanes_workspace(const struct xent_job *job) {
-    (void)job;
-    return xent_whole_lines(sizeof(struct workspace));
+    const size_t second = job->second ? xent_whole_lines(sizeof(struct second_space)) : 0;
+    return xent_whole_lines(sizeof(struct workspace)) + second;
+}
+
+static struct second_space *second_space_of(struct workspace *work) {
+    char *const end = (char *)work + xent_whole_lines(sizeof *work);
+    return (struct second_space *)(void *)end;
 }
 
 /* The vectors of rows that a tile has room for. */
@@ -46,13 +63,13 @@ static struct xent_cells cells_of(const struct xent_job *job, enum xent_job_arra
 
 /* log_softmax has its largest class in the place of a target; softmax and logsumexp have none. */
 static bool has_target(const struct xent_job *job) {
-    return xent_has(job, TARGET) || job->problem->output == XENT_LOG_SOFTMAX;
+    return xent_has(job, TARGET) || job->keeps_largest;
 }
 
 /* Takes the targets out of the tile, and whatever else of the group finish needs. */
 static void take_rows(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
-    if (xent_has(job, TARGET)) {
+    if (xent_has(job, TARGET) && !job->keeps_largest) {
         xent_read_classes(job, xent_address(job, TARGET, &group->at), group->tile.rows,
                           work->target);
     } else if (has_target(job)) {
@@ -79,16 +96,114 @@ static void emit(const struct xent_job *job, const struct group *group, struct w
     }
 }
 
+/* The labels and weights of the group's rows; those that do not count have the weight zero. */
+static void take_labels(const struct xent_job *job, const struct group *group,
+                        struct second_space *second) {
+    const double *const weights = job->options->class_weight;
+    const size_t rows = group->tile.rows;
+    xent_read_classes(job, xent_address(job, TARGET, &group->at), rows, second->label);
+    second->all_count = !job->options->ignores && !xent_has(job, ROW_WEIGHT);
+    for (size_t i = 0; i < rows; i++) {
+        second->weight[i] = 1;
+    }
+    struct xent_place at = group->at;
+    for (size_t i = 0; !second->all_count && i < rows; i++) {
+        second->weight[i] = xent_row_weight(job, &at);
+        second->counts[i] = second->weight[i] != 0;
+        second->label[i] = second->counts[i] ? second->label[i] : 0; /* it need not be a class */
+        at.offset[TARGET] += xent_stride(job, TARGET);
+        at.offset[ROW_WEIGHT] += xent_stride(job, ROW_WEIGHT);
+    }
+    for (size_t i = 0; weights && i < rows; i++) {
+        second->weight[i] *= weights[second->label[i]];
+    }
+}
+
+/* Both derivatives of the largest class, and the gradient at the label. */
+static void emit_kept(const struct xent_job *job, const struct group *group, struct workspace *work,
+                      struct second_space *second) {
+    const struct xent_tile *const tile = &group->tile;
+    const struct xent_tile curvature = {second->cells, tile->rows, tile->classes, tile->pitch};
+    const struct xent_rows *const rows = &work->rows;
+    const double floor = second->bend.floor;
+    double *const values = second->values;
+    for (size_t i = 0; i < tile->rows; i++) {
+        const double q = rows->share[i], others = rows->share_of_others[i];
+        const double h = second->bend.by_curvature[i] * (second->weight[i] * q * others);
+        values[i] = h < floor ? floor : h;
+    }
+    job->kernels->lanes_put(&curvature, work->target, values);
+    for (size_t i = 0; i < tile->rows; i++) {
+        const bool is_label = work->target[i] == second->label[i];
+        const double other = second->weight[i] * rows->share[i];
+        values[i] = is_label ? 0 - second->weight[i] * rows->share_of_others[i] : other;
+    }
+    job->kernels->lanes_put(tile, work->target, values);
+    job->kernels->lanes_take(tile, second->label, values);
+    for (size_t i = 0; i < tile->rows; i++) {
+        values[i] -= work->target[i] == second->label[i] ? 0 : second->weight[i];
+    }
+    job->kernels->lanes_put(tile, second->label, values);
+}
+
+static void clear_row(const struct xent_job *job, const struct xent_tile *tile, char *cells,
+                      size_t row) {
+    for (size_t k = 0; k < tile->classes; k++) {
+        memset(cells + (ptrdiff_t)k * tile->pitch + (ptrdiff_t)(row * job->itemsize), 0,
+               job->itemsize);
+    }
+}
+
+/* The gradient takes the place of what reduce has left in the tile, and the curvature is beside. */
+static void emit_second(const struct xent_job *job, const struct group *group,
+                        struct workspace *work, struct second_space *second) {
+    const struct xent_tile *const tile = &group->tile;
+    struct xent_lanes_bend *const bend = &second->bend;
+    for (size_t i = 0; i < tile->rows; i++) {
+        second->ones[i] = 1;
+        second->weight[i] *= work->rows.upstream[i];
+        bend->by_curvature[i] = xent_curvature_factor(job, second->unmasked[i]);
+    }
+    bend->floor = xent_curvature_floor(job);
+    bend->cells = second->cells;
+    job->finish->share_factors(&work->rows, tile->rows, second->ones, job->single, &bend->shares);
+    job->finish->share_factors(&work->rows, tile->rows, second->weight, job->single,
+                               &bend->gradient);
+    job->kernels->lanes_bend(tile, bend);
+    emit_kept(job, group, work, second);
+    for (size_t i = 0; !second->all_count && i < tile->rows; i++) {
+        if (!second->counts[i]) {
+            clear_row(job, tile, tile->cells, i);
+            clear_row(job, tile, second->cells, i);
+        }
+    }
+    const struct xent_tile curvature = {second->cells, tile->rows, tile->classes, tile->pitch};
+    job->kernels->lanes_store(&curvature,
+                              cells_of(job, CURVATURE, group, job->problem->curvature_stride),
+                              job->plan.stream);
+}
+
 static void run_group(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
     const struct xent_problem *problem = job->problem;
     const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
     job->kernels->lanes_load(&group->tile, cells_of(job, LOGITS, group, problem->logits_stride));
+    struct second_space *const second = job->second ? second_space_of(work) : NULL;
+    if (second) {
+        take_labels(job, group, second);
+        if (job->problem->curvature_kind == XENT_LIGHTGBM) {
+            job->kernels->lanes_count(&group->tile, second->unmasked);
+        }
+    }
     take_rows(job, group, work);
     job->kernels->lanes_reduce(&group->tile, from_exps, &work->rows);
     xent_finish_rows(job, &work->rows, group->first, group->tile.rows);
     if (xent_has(job, VALUES)) {
-        emit(job, group, work);
+        if (second) {
+            emit_second(job, group, work, second);
+        } else {
+            emit(job, group, work);
+        }
         job->kernels->lanes_store(
             &group->tile, cells_of(job, VALUES, group, problem->values_stride), job->plan.stream);
     }
@@ -118,6 +233,9 @@ static void run_lanes(void *context, int member, int team) {
     for (size_t i = 0; i < XENT_ROWS; i++) {
         work->rows.target_logit[i] = -INFINITY;
     }
+    if (job->second) {
+        memset(second_space_of(work), 0, sizeof(struct second_space));
+    }
     for (size_t row = range.begin, rows; row < range.end; row += rows) {
         rows = group_size(job, &at, range.end - row);
         const size_t pitch = (rows * job->itemsize + VECTOR - 1) / VECTOR * VECTOR;
@@ -128,4 +246,7 @@ static void run_lanes(void *context, int member, int team) {
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }
 
-void xent_run_lanes(struct xent_job *job) { xent_parallel(job->plan.threads, run_lanes, job); }
+void xent_run_lanes(struct xent_job *job) {
+    job->request.options = false; /* weights come after finish here */
+    xent_parallel(job->plan.threads, run_lanes, job);
+}

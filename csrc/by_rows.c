@@ -5,6 +5,7 @@
 #include "options.h"
 #include "parallel.h"
 #include "regimes.h"
+#include "second.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -43,6 +44,7 @@ struct workspace {
     char *store;                 /* nor this where values are stored so */
     char *labels;
     struct xent_evaluation_space evaluation;
+    char *bent, *vector; /* blocks for second derivatives, and of the vector */
 };
 
 /* Rows that are reduced before they are finished together: the scalars of one take nearly as long
@@ -58,22 +60,27 @@ enum { PAGE = 4096 };
 /* Whether blocks have notes. */
 static bool takes_notes(const struct xent_job *job) { return job->options || job->keeps_largest; }
 
+/* Whether what is emitted goes to the values themselves; beside a vector, the gradient does not. */
+static bool emits_in_place(const struct xent_job *job) {
+    return job->stores_in_place && job->problem->output != XENT_PRODUCT;
+}
+
 /* The sizes of the parts of a workspace. */
 struct layout {
     size_t spaces, scalars, sums, notes, exps, slopes, listed;
-    size_t load, lows, store, labels;
+    size_t load, lows, store, labels, bent, vector;
     size_t findings, terms, uncapped, best;
 };
 
 static struct layout layout_of(const struct xent_job *job) {
     const struct xent_problem *problem = job->problem;
-    const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
+    const bool from_exps = xent_has(job, VALUES) && problem->output != XENT_LOG_SOFTMAX;
     const bool gathers = !job->loads_in_place;
-    const bool scatters = xent_has(job, VALUES) && !job->stores_in_place;
+    const bool scatters = xent_has(job, VALUES) && !emits_in_place(job);
     const bool notes = takes_notes(job), caps = job->options && job->options->softcap > 0;
     const size_t block = xent_whole_lines(XENT_BLOCK * job->itemsize);
     const size_t row = xent_whole_lines(problem->classes * job->itemsize);
-    const size_t listed = job->listed_labels ? job->options->labels.listed : 0;
+    const size_t listed = xent_listed_labels(job);
     const struct xent_evaluation *evaluation = problem->evaluation;
     const size_t findings = evaluation ? count_blocks(job) * sizeof(struct xent_finding) : 0;
     return (struct layout){
@@ -88,6 +95,8 @@ static struct layout layout_of(const struct xent_job *job) {
         .lows = caps ? block : 0,
         .store = scatters ? block : 0,
         .labels = job->dense_labels ? block : 0,
+        .bent = job->second ? block : 0,
+        .vector = xent_has(job, DIRECTION) ? block : 0,
         .findings = xent_whole_lines(findings),
         .terms = evaluation && evaluation->entropy ? block + PAGE : 0,
         .uncapped = evaluation && caps ? block : 0,
@@ -100,7 +109,7 @@ size_t xent_rows_workspace(const struct xent_job *job) {
     const size_t space =
         size.sums + size.notes + size.exps + size.slopes + 2 * size.listed + size.findings;
     return 2 * size.scalars + size.spaces * space + size.load + size.lows + size.store +
-           size.labels + size.terms + size.uncapped + size.best;
+           size.labels + size.bent + size.vector + size.terms + size.uncapped + size.best;
 }
 
 /* The next part of a workspace. */
@@ -131,6 +140,8 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
     work.load = (struct xent_load_space){.u = take(&p, size.load), .low = take(&p, size.lows)};
     work.store = take(&p, size.store);
     work.labels = take(&p, size.labels);
+    work.bent = take(&p, size.bent);
+    work.vector = take(&p, size.vector);
     work.evaluation = (struct xent_evaluation_space){
         .terms = take(&p, size.terms),
         .uncapped = take(&p, size.uncapped),
@@ -160,6 +171,7 @@ struct row {
     size_t target; /* the class that is kept out of the sum; XENT_NO_CLASS: none */
     struct xent_coefficients shares; /* with options */
     struct xent_label label;         /* for an evaluation */
+    struct xent_second second;
 };
 
 /* The n-th row that is worked on. It is filled where it stays: what is copied as a whole right
@@ -237,6 +249,17 @@ static size_t kept_of_block(const struct xent_job *job, const struct row *row,
     return class < block.size ? class : XENT_NO_CLASS;
 }
 
+/* What a block has in common with the vector. */
+static void note_vector(const struct xent_job *job, struct xent_note *note, const char *exps,
+                        const char *slopes, struct block block, const char *vector) {
+    size_t kept = XENT_NO_CLASS;
+    if (note->kept != XENT_NO_CLASS) {
+        kept = note->kept - block.begin;
+        note->component = xent_real(job, vector + kept * job->itemsize);
+    }
+    note->dot = job->kernels->dot(exps, block.size, kept, slopes, vector);
+}
+
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
                                  const struct workspace *work, size_t index, struct found found,
                                  struct xent_aside aside) {
@@ -268,6 +291,10 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
         if (note->marked && aside.exps) {
             job->kernels->mark(aside.exps, block.size, logits.u);
         }
+        if (xent_has(job, DIRECTION)) {
+            xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
+            note_vector(job, note, aside.exps, load.slopes, block, work->vector);
+        }
     }
     if (space->findings) {
         space->findings[index] =
@@ -294,6 +321,13 @@ static const struct xent_note *kept_of_row(const struct xent_job *job, const str
     return kept;
 }
 
+/* The term of the class that is kept out of a block's sum. It may be too large to be one of the
+ * terms of the block. */
+static struct xent_sum term_of_kept(const struct xent_job *job, const struct xent_note *note) {
+    const double scale = job->request.scale;
+    return (struct xent_sum){.sum = 1, .low = scale * note->low, .shift = note->logit};
+}
+
 /* Merges the sums of the blocks and, but for one, the classes that are kept out of them. */
 static struct xent_sum merge_blocks(const struct xent_job *job, const struct row *row,
                                     const struct xent_note *kept) {
@@ -304,8 +338,7 @@ static struct xent_sum merge_blocks(const struct xent_job *job, const struct row
         for (size_t i = 0; i < count_blocks(job); i++) {
             const struct xent_note *note = &space->notes[i];
             if (note != kept && note->kept != XENT_NO_CLASS) {
-                space->sums[count++] =
-                    (struct xent_sum){.sum = 1, .low = scale * note->low, .shift = note->logit};
+                space->sums[count++] = term_of_kept(job, note);
             }
         }
     }
@@ -342,6 +375,44 @@ static void merge_row(const struct xent_job *job, struct row *row, size_t index,
     xent_take_rows(job, &row->at, 1, scalars, lane);
 }
 
+/* q of the class that a block keeps apart, where the row does not. */
+static double share_of_kept(const struct xent_job *job, const struct row *row,
+                            const struct xent_note *note) {
+    const struct xent_sum term = term_of_kept(job, note);
+    const double share = job->finish->share(row->scalars, row->lane, &term, &job->request);
+    return share * (1 + term.low);
+}
+
+/* Whether a block keeps a class apart that the row does not. */
+static bool keeps_another(const struct row *row, const struct xent_note *note) {
+    return note->kept != XENT_NO_CLASS && note->kept != row->target;
+}
+
+/* What there is to know of a finished row for its second derivatives. */
+static void take_second(const struct xent_job *job, struct row *row) {
+    if (!job->second || !row->counts) {
+        return;
+    }
+    const struct row_space *space = &row->space;
+    row->second = xent_second_of(job, row->scalars, row->lane, row->shares.unmasked);
+    struct two sum = {0, 0};
+    double of_kept = 0;
+    for (size_t i = 0; xent_has(job, DIRECTION) && i < count_blocks(job); i++) {
+        const struct xent_note *note = &space->notes[i];
+        const double share =
+            job->finish->share(row->scalars, row->lane, &space->sums[i], &job->request);
+        sum = add_two(sum, (struct two){share * note->dot, 0});
+        if (keeps_another(row, note)) {
+            const double q = share_of_kept(job, row, note);
+            sum = add_two(sum, (struct two){q * note->slope * note->component, 0});
+        } else if (note->kept != XENT_NO_CLASS) {
+            of_kept = row->scalars->share[row->lane] * note->slope * note->component;
+        }
+    }
+    row->second.mean_of_others = sum.high + sum.low;
+    row->second.mean = row->second.mean_of_others + of_kept;
+}
+
 /* A row that does not count has nothing but a target, of logit zero and weight zero. */
 static void pass_over_row(const struct xent_job *job, const struct row *row) {
     struct xent_rows *const scalars = row->scalars;
@@ -358,7 +429,7 @@ static void pass_over_row(const struct xent_job *job, const struct row *row) {
 /* Where a block's values go first: to their place, or to a buffer. */
 static void *store_to(const struct xent_job *job, const struct row *row,
                       const struct workspace *work, struct block block) {
-    if (!job->stores_in_place) {
+    if (!emits_in_place(job)) {
         return work->store;
     }
     return xent_address(job, VALUES, &row->at) + block.begin * job->itemsize;
@@ -387,7 +458,8 @@ static struct outlet outlet_of(const struct xent_job *job, const struct row *row
                                           &job->request),
             .stream = job->plan.stream,
         }};
-    if (!job->options || job->problem->output != XENT_GRADIENT) {
+    const enum xent_values output = job->problem->output;
+    if (!job->options || (output != XENT_GRADIENT && output != XENT_PRODUCT)) {
         return outlet;
     }
     const double upstream = row->scalars->upstream[row->lane];
@@ -406,34 +478,33 @@ static struct outlet outlet_of(const struct xent_job *job, const struct row *row
 }
 
 /* What can be emitted while the next block is reduced. */
-static struct xent_emission emission_along(const struct outlet *outlet) {
-    return outlet->adjusts ? (struct xent_emission){.exps = NULL} : outlet->emission;
+static struct xent_emission emission_along(const struct xent_job *job,
+                                           const struct outlet *outlet) {
+    const bool later = outlet->adjusts || job->problem->output == XENT_PRODUCT;
+    return later ? (struct xent_emission){.exps = NULL} : outlet->emission;
 }
 
-/* upstream * A q of the class that a block keeps out of its sum. It may be too large for the units
- * of the block's terms, so it is a unit of its own. */
-static double share_of_kept(const struct xent_job *job, const struct row *row,
-                            const struct xent_note *note) {
-    const struct xent_sum unit = {.sum = 1, .shift = note->logit};
-    const struct xent_factor factor =
-        job->finish->factor(row->scalars, row->lane, &unit, &job->request);
-    const double headroom = job->single ? 0x1p64 : 0x1p256;
-    const double term = headroom * (1 + job->request.scale * note->low);
-    return term * (factor.high + factor.low) * factor.post;
+/* q of the class that a block keeps apart, and the row does not, times what is emitted with it. */
+static double scaled_share_of_kept(const struct xent_job *job, const struct row *row,
+                                   const struct xent_note *note) {
+    const struct xent_sum term = term_of_kept(job, note);
+    const double scaled = job->finish->scaled_share(row->scalars, row->lane, &term, &job->request);
+    return scaled * (1 + term.low);
 }
 
 static double product(double coefficient, double upstream) {
     return coefficient != 0 ? coefficient * upstream : 0; /* infinity times zero is zero */
 }
 
-/* The gradient where a block keeps a class apart that the row does not. */
-static void emit_kept(const struct xent_job *job, const struct row *row,
-                      const struct xent_note *note) {
+/* What is emitted there: the block's terms do not tell. */
+static void emit_kept(const struct xent_job *job, const struct row *row, size_t index, char *out) {
+    const struct xent_note *note = &row->space.notes[index];
     const double coefficient =
         row->shares.labels * note->label + row->shares.weights * note->weight;
     const double upstream = row->scalars->upstream[row->lane];
-    const double value = share_of_kept(job, row, note) - product(coefficient, upstream);
-    xent_write_value(job, &row->at, note->kept, value * note->slope);
+    const double value = scaled_share_of_kept(job, row, note) - product(coefficient, upstream);
+    const size_t offset = (note->kept - block_at(job, index).begin) * job->itemsize;
+    xent_set_real(job, out + offset, value * note->slope);
 }
 
 /* The gradient where the label lists classes. */
@@ -455,9 +526,102 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
         const double weight = job->options->class_weight ? job->options->class_weight[class] : 1;
         const double share = kept < 0 ? 0 : row->shares.weights * weight;
         double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
-        q = apart ? share_of_kept(job, row, note) : q;
+        q = apart ? scaled_share_of_kept(job, row, note) : q;
         const double value = q - product(row->space.listed.coefficient[k] + share, upstream);
         xent_write_value(job, &row->at, class, value * slope);
+    }
+}
+
+/* With softcap the gradient is part of second derivatives, and where the label lists classes it
+ * has another part there. */
+static void bend_listed(const struct xent_job *job, const struct row *row, struct block block,
+                        const char *tanh, char *bent, const char *vector) {
+    const double upstream = row->scalars->upstream[row->lane];
+    for (size_t k = 0; k < row->space.listed.count; k++) {
+        const size_t class = row->space.listed.class[k];
+        if (!block_has(block, class) || class == row->target) {
+            continue;
+        }
+        const size_t offset = (class - block.begin) * job->itemsize;
+        const double slope =
+            xent_real(job, row->space.slopes + class * job->itemsize) * XENT_SLOPE_UNIT;
+        const double cap = fmax(-1, fmin(1, xent_real(job, tanh + offset)));
+        const double gradient = -upstream * row->space.listed.coefficient[k] * slope;
+        const double component = vector ? xent_real(job, vector + offset) : 1;
+        const double x = gradient * row->second.by_tanh * cap * component;
+        xent_set_real(job, bent + offset, xent_real(job, bent + offset) + x);
+    }
+}
+
+/* The class that a block keeps apart: if the row does, 1 - q would cancel. The gradient is that
+ * which has been emitted, but for listed classes. */
+static struct xent_point point_at_kept(const struct xent_job *job, const struct row *row,
+                                       const struct xent_note *note, const char *gradient) {
+    const struct xent_rows *rows = row->scalars;
+    const size_t lane = row->lane;
+    const double vector = note->slope * note->component;
+    struct xent_point point = {
+        .slope = note->slope,
+        .tanh = note->logit + note->low,
+        .component = note->component,
+    };
+    if (keeps_another(row, note)) {
+        point.q = share_of_kept(job, row, note);
+        point.others = 1 - point.q;
+        point.gradient = xent_real(job, gradient);
+        point.away = vector - row->second.mean;
+    } else {
+        point.q = rows->share[lane];
+        point.others = rows->share_of_others[lane];
+        point.gradient = rows->target_gradient[lane];
+        point.away = vector * point.others - row->second.mean_of_others;
+    }
+    return point;
+}
+
+/* Second derivatives of a block: of its terms, and with softcap of its gradient, where that has
+ * been emitted, and of its logits as they are loaded. */
+static void bend_block(const struct xent_job *job, const struct row *row,
+                       const struct workspace *work, size_t index, const void *gradient,
+                       const struct xent_logits *logits) {
+    const struct block block = block_at(job, index);
+    const size_t offset = block.begin * job->itemsize;
+    const struct xent_second *second = &row->second;
+    const struct xent_rows *rows = row->scalars;
+    const struct xent_sum *sum = &row->space.sums[index];
+    const bool caps = second->by_tanh != 0;
+    const char *const vector = xent_has(job, DIRECTION) ? work->vector : NULL;
+    if (vector) {
+        xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
+    }
+    struct xent_bend bend = {
+        .exps = row->space.exps + offset,
+        .out = work->bent,
+        .shares = job->finish->share_factor(rows, row->lane, 1, sum, &job->request),
+        .by = job->finish->share_factor(rows, row->lane, second->by, sum, &job->request),
+        .squares = second->square != 0,
+        .floor = second->floor,
+        .slopes = row->space.slopes ? row->space.slopes + offset : NULL,
+        .gradient = caps ? gradient : NULL,
+        .tanh = caps ? logits->u : NULL,
+        .by_tanh = second->by_tanh,
+        .vector = vector,
+        .mean = second->mean,
+    };
+    if (bend.squares) {
+        bend.square =
+            job->finish->share_factor(rows, row->lane, second->square, sum, &job->request);
+    }
+    job->kernels->bend(&bend, block.size);
+    const struct xent_note *note = &row->space.notes[index];
+    if (note->kept != XENT_NO_CLASS) {
+        const size_t kept = (note->kept - block.begin) * job->itemsize;
+        const struct xent_point point =
+            point_at_kept(job, row, note, (const char *)gradient + kept);
+        xent_set_real(job, work->bent + kept, xent_second_at(job, second, &point));
+    }
+    if (caps) {
+        bend_listed(job, row, block, logits->u, work->bent, vector);
     }
 }
 
@@ -469,6 +633,12 @@ static void complete_block(const struct xent_job *job, const struct row *row,
     const struct xent_problem *problem = job->problem;
     const struct block block = block_at(job, index);
     void *const out = store_to(job, row, work, block);
+    struct xent_logits capped = {.u = NULL};
+    if (job->second && row->counts && row->second.by_tanh != 0) { /* before values replace them */
+        struct xent_load_space load = work->load;
+        load.slopes = row->space.slopes + block.begin * job->itemsize;
+        capped = xent_load(job, &row->at, block.begin, block.size, &load);
+    }
     if (!row->counts) {
         memset(out, 0, block.size * job->itemsize);
     } else if (problem->output == XENT_LOG_SOFTMAX) {
@@ -484,13 +654,23 @@ static void complete_block(const struct xent_job *job, const struct row *row,
         }
         job->kernels->emit_adjusted(&outlet->emission, &by, block.size);
     }
-    if (out == work->store) {
-        xent_store(job, &row->at, block.begin, block.size, out);
+    if (row->counts && row->space.exps && job->keeps_largest &&
+        keeps_another(row, &row->space.notes[index])) {
+        emit_kept(job, row, index, out);
+    }
+    if (job->second) {
+        if (row->counts) {
+            bend_block(job, row, work, index, out, &capped);
+        } else {
+            memset(work->bent, 0, block.size * job->itemsize);
+        }
+        const enum xent_job_array to = problem->output == XENT_PRODUCT ? VALUES : CURVATURE;
+        xent_store(job, to, &row->at, block.begin, block.size, work->bent);
+    }
+    if (out == work->store && problem->output != XENT_PRODUCT) {
+        xent_store(job, VALUES, &row->at, block.begin, block.size, out);
     }
     if (problem->output == XENT_GRADIENT && row->counts) {
-        if (job->keeps_largest && row->space.notes[index].kept != XENT_NO_CLASS) {
-            emit_kept(job, row, &row->space.notes[index]);
-        }
         emit_listed(job, row, block, outlet);
         if (block_has(block, row->target)) {
             xent_write_value(job, &row->at, row->target, row->scalars->target_gradient[row->lane]);
@@ -501,7 +681,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
 static void emit_block(const struct xent_job *job, const struct row *row,
                        const struct workspace *work, size_t index) {
     const struct outlet outlet = outlet_of(job, row, work, index);
-    const struct xent_emission emission = emission_along(&outlet);
+    const struct xent_emission emission = emission_along(job, &outlet);
     if (emission.exps) {
         job->kernels->emit(&emission, block_at(job, index).size);
     }
@@ -523,7 +703,7 @@ static struct found reduce_beside(const struct xent_job *job, const struct row *
         return reduce_block(job, row, work, index, found, aside);
     }
     const struct outlet outlet = outlet_of(job, last, work, index);
-    aside.emission = emission_along(&outlet);
+    aside.emission = emission_along(job, &outlet);
     found = reduce_block(job, row, work, index, found, aside);
     complete_block(job, last, work, index, &outlet);
     return found;
@@ -566,6 +746,9 @@ static void run_rows(void *context, int member, int team) {
         }
         if (row->lane + 1 == batch || n + 1 == count) {
             xent_finish_rows(job, row->scalars, range.begin + n - row->lane, row->lane + 1);
+            for (size_t i = n - row->lane; i <= n; i++) {
+                take_second(job, &rows[i % (2 * batch)]);
+            }
         }
     }
     for (size_t n = count > batch ? count - batch : 0; emits && n < count; n++) {
@@ -636,6 +819,7 @@ static void between_columns(void *context, size_t stage) {
         pass_over_row(job, row);
     }
     xent_finish_rows(job, row->scalars, stage, 1);
+    take_second(job, row);
     if (stage + 1 < job->rows) {
         xent_advance(&columns->at, job, 1);
         begin_columns(columns, stage + 1);

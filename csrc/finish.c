@@ -24,7 +24,8 @@ void xent_take_rows(const struct xent_job *job, const struct xent_place *at, siz
             rows->upstream[i] = job->problem->upstream_scalar;
         }
     }
-    if (job->options && job->problem->output == XENT_GRADIENT) {
+    const enum xent_values output = job->problem->output;
+    if (job->options && (output == XENT_GRADIENT || output == XENT_PRODUCT)) {
         const double factor =
             job->denominator > 0 ? job->options->scale / job->denominator : 0; /* no row counts */
         for (size_t i = lane; i < lane + n; i++) {

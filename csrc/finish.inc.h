@@ -266,6 +266,21 @@ XENT_INLINE void store_scale_with_options(struct xent_rows *rows, size_t i, stru
               f64_add(f64_mul(f64_mul(upstream, slope), gradient), poison));
 }
 
+/* What second derivatives are made of: q_j and, at the target, 1 - q_j. */
+XENT_INLINE void store_shares(struct xent_rows *rows, size_t i, struct pair others,
+                              struct unit_scale unit, vec poison, bool single) {
+    f64_store(rows->unit + i, f64_add(unit.value.value.high, poison));
+    f64_store(rows->unit_low + i, is_number_else(unit.value.value.low, number(0)));
+    f64_store(rows->unit_exponent + i, unit.value.exponent);
+    const struct pair rate = multiply(others, unit.value.value, single);
+    const vec low = is_number_else(rate.low, number(0));
+    const vec of_others = scale_by(f64_add(rate.high, low), unit.value.exponent);
+    const vec of_target =
+        scale_by(f64_add(unit.target.high, unit.target.low), unit.target_exponent);
+    f64_store(rows->share + i, f64_add(of_target, poison));
+    f64_store(rows->share_of_others + i, f64_add(of_others, poison));
+}
+
 /* The row's scale in units of 1 / U, and its gradient at the target. */
 XENT_INLINE void store_scale(struct xent_rows *rows, size_t i, struct pair others,
                              struct scaled scale, vec poison, bool single) {
@@ -319,7 +334,7 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i,
     vec loss = f64_less(number(0), far, in_nats(powers, distance.high, rest),
                         in_nats(log.exponent, number(0), log.of_fraction));
     f64_store(rows->lse + i, f64_add(lse, poison));
-    const bool given = request->by == XENT_BY_GIVEN_LSE;
+    const bool given = request->by == XENT_BY_GIVEN_LSE, bends = request->by == XENT_FOR_SECOND;
     if (given) {
         lse = f64_load(rows->lse_in + i);
     }
@@ -333,7 +348,7 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i,
     }
     struct scaled scale;
     const struct pair one = {number(1), number(0)};
-    const struct pair by = request->options ? one : upstream;
+    const struct pair by = request->options || bends ? one : upstream;
     const vec huge = number(40000); /* beyond it everything is 0 or infinite */
     if (given) {
         const struct pair x = subtract(z_shift, lse, single);
@@ -344,7 +359,7 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i,
         scale.value = divide(multiply(by, inverse.value, single), log.fraction, single);
         scale.exponent = f64_sub(exponent, log.exponent);
     }
-    if (!request->options) {
+    if (!request->options && !bends) {
         store_scale(rows, i, others, scale, poison, single);
         return;
     }
@@ -361,7 +376,12 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i,
     /* There is nothing at a target of -inf. */
     of_one.target.high = f64_less(logit, number(-DBL_MAX), number(0), of_one.target.high);
     of_one.target.low = f64_less(logit, number(-DBL_MAX), number(0), of_one.target.low);
-    store_scale_with_options(rows, i, others, of_one, lse, poison, single);
+    if (bends) {
+        store_shares(rows, i, others, of_one, poison, single);
+    }
+    if (request->options) {
+        store_scale_with_options(rows, i, others, of_one, lse, poison, single);
+    }
 }
 
 /* Each case is inlined with its constants. */
@@ -395,6 +415,9 @@ static void finish(struct xent_rows *rows, size_t count, const struct xent_reque
         break;
     case XENT_BY_GIVEN_LSE:
         FINISH_EACH(XENT_BY_GIVEN_LSE)
+        break;
+    case XENT_FOR_SECOND:
+        FINISH_EACH(XENT_FOR_SECOND)
         break;
     }
 }
@@ -475,26 +498,85 @@ XENT_INLINE struct pair scaled_difference(double a, double b, double scale, bool
     return x;
 }
 
-static struct xent_factor factor(const struct xent_rows *rows, size_t row,
-                                 const struct xent_sum *block, const struct xent_request *request) {
+/* The scale of a block's terms is that of the row's, `value`, in the block's units. */
+struct block_scale {
+    struct pair value;
+    vec exponent;
+};
+
+XENT_INLINE struct block_scale scale_of_block(struct pair value, double exponent,
+                                              const struct xent_rows *rows, size_t row,
+                                              const struct xent_sum *block,
+                                              const struct xent_request *request) {
     const bool single = request->single;
-    struct xent_factors factors;
-    struct pair scale = {number(rows->scale[row]), number(rows->scale_low[row])};
-    const double headroom = single ? f32_HEADROOM : f64_HEADROOM;
-    vec exponent =
-        number(rows->scale_exponent[row] - rows->exponent[row] + block->exponent - headroom);
+    struct block_scale scale = {value, number(exponent - rows->exponent[row] + block->exponent)};
     if (block->shift != rows->shift[row]) { /* rare */
         const struct pair x =
             scaled_difference(block->shift, rows->shift[row], request->scale, single);
         const struct scaled e = exp_scaled(x, single);
-        scale = multiply(scale, e.value, single);
-        exponent = f64_add(exponent, e.exponent);
+        scale.value = multiply(scale.value, e.value, single);
+        scale.exponent = f64_add(scale.exponent, e.exponent);
     }
-    factor_vector(scale, exponent, single, &factors, 0);
+    return scale;
+}
+
+XENT_INLINE struct xent_factor factor_of_block(struct block_scale scale, bool single) {
+    struct xent_factors factors;
+    const double headroom = single ? f32_HEADROOM : f64_HEADROOM;
+    factor_vector(scale.value, f64_sub(scale.exponent, number(headroom)), single, &factors, 0);
     if (single) {
         split_factors(&factors, 1);
     }
     return (struct xent_factor){factors.high[0], factors.low[0], factors.post[0]};
+}
+
+static struct xent_factor factor(const struct xent_rows *rows, size_t row,
+                                 const struct xent_sum *block, const struct xent_request *request) {
+    const struct pair scale = {number(rows->scale[row]), number(rows->scale_low[row])};
+    return factor_of_block(
+        scale_of_block(scale, rows->scale_exponent[row], rows, row, block, request),
+        request->single);
+}
+
+static struct xent_factor share_factor(const struct xent_rows *rows, size_t row, double by,
+                                       const struct xent_sum *block,
+                                       const struct xent_request *request) {
+    const struct pair unit = {number(rows->unit[row]), number(rows->unit_low[row])};
+    const struct pair scale = multiply(unit, (struct pair){number(by), number(0)}, request->single);
+    return factor_of_block(
+        scale_of_block(scale, rows->unit_exponent[row], rows, row, block, request),
+        request->single);
+}
+
+static double scaled_share(const struct xent_rows *rows, size_t row, const struct xent_sum *block,
+                           const struct xent_request *request) {
+    const struct pair value = {number(rows->scale[row]), number(rows->scale_low[row])};
+    const struct block_scale scale =
+        scale_of_block(value, rows->scale_exponent[row], rows, row, block, request);
+    return first(scale_by(f64_add(scale.value.high, scale.value.low), scale.exponent));
+}
+
+static double share(const struct xent_rows *rows, size_t row, const struct xent_sum *block,
+                    const struct xent_request *request) {
+    const struct pair unit = {number(rows->unit[row]), number(rows->unit_low[row])};
+    const struct block_scale scale =
+        scale_of_block(unit, rows->unit_exponent[row], rows, row, block, request);
+    return first(scale_by(f64_add(scale.value.high, scale.value.low), scale.exponent));
+}
+
+static void share_factors(const struct xent_rows *rows, size_t count, const double *by, bool single,
+                          struct xent_factors *factors) {
+    const vec headroom = number(single ? f32_HEADROOM : f64_HEADROOM);
+    for (size_t i = 0; i < count; i += f64_LANES) {
+        const struct pair unit = {f64_load(rows->unit + i), f64_load(rows->unit_low + i)};
+        const struct pair scale =
+            multiply(unit, (struct pair){f64_load(by + i), number(0)}, single);
+        factor_vector(scale, f64_sub(f64_load(rows->unit_exponent + i), headroom), single, factors,
+                      i);
+    }
+    if (single) {
+        split_factors(factors, count);
+    }
 }
 
 static void factors(const struct xent_rows *rows, size_t count, bool single,

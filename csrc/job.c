@@ -28,7 +28,8 @@ static enum xent_dtype values_dtype(const struct xent_job *job) {
 
 /* What is asked of the kernels that know the formulas. */
 static struct xent_request request_of(const struct xent_job *job) {
-    const enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
+    enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
+    own = job->second ? XENT_FOR_SECOND : own;
     const struct xent_options *options = job->options;
     const double scale = options ? options->scale : 1;
     return (struct xent_request){
@@ -47,10 +48,11 @@ static void note_properties(struct xent_job *job) {
                           !(options && options->softcap > 0);
     job->stores_in_place =
         values_dtype(job) == working_dtype(job) && xent_is_contiguous(job, problem->values_stride);
-    job->listed_labels = xent_has(job, INDICES);
-    job->dense_labels = xent_has(job, LABELS) && !job->listed_labels;
+    /* Of second derivatives it is that of the largest class which has a factor 1 - q near zero. */
     const bool looks = xent_has(job, LABELS) || problem->output == XENT_LOG_SOFTMAX;
-    job->keeps_largest = problem->evaluation || (!xent_has(job, TARGET) && looks);
+    job->keeps_largest = problem->evaluation || job->second || (!xent_has(job, TARGET) && looks);
+    job->listed_labels = xent_has(job, INDICES) || (job->second && xent_has(job, TARGET));
+    job->dense_labels = xent_has(job, LABELS) && !job->listed_labels;
     job->shares = options && (options->label_smoothing > 0 || options->labels.spread_tail);
     job->request = request_of(job);
 }
@@ -66,12 +68,16 @@ struct xent_job xent_make_job(const struct xent_problem *problem) {
                                               [MASK] = options->mask,
                                               [LABELS] = options->labels.probabilities,
                                               [INDICES] = options->labels.indices,
-                                              [ROW_WEIGHT] = options->row_weight};
+                                              [ROW_WEIGHT] = options->row_weight,
+                                              [CURVATURE] = problem->curvature,
+                                              [DIRECTION] = problem->vector};
+    const bool second = problem->curvature.data || problem->vector.data;
     /* Most of the five kilobytes are for dimensions that there are not: they stay as they are, for
      * clearing them takes a tenth of the time of a small call. */
     struct xent_job job;
     job.problem = problem;
-    job.options = problem->options;
+    job.options = second ? options : problem->options;
+    job.second = second;
     job.class_weight = NULL;
     job.denominator = 1;
     job.itemsize = problem->dtype == XENT_F64 ? sizeof(double) : sizeof(float);
@@ -183,16 +189,23 @@ const void *xent_load_labels(const struct xent_job *job, const struct xent_place
     return buffer;
 }
 
-static struct xent_strided values_at(const struct xent_job *job, const struct xent_place *at,
-                                     size_t class) {
-    const ptrdiff_t stride = job->problem->values_stride;
-    char *const p = xent_address(job, VALUES, at) + (ptrdiff_t)class * stride;
-    return (struct xent_strided){p, stride, values_dtype(job), false};
+void xent_load_vector(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                      size_t size, char *buffer) {
+    const struct xent_problem *problem = job->problem;
+    const ptrdiff_t stride = problem->vector_stride;
+    char *const p = xent_address(job, DIRECTION, at) + (ptrdiff_t)begin * stride;
+    const struct xent_strided from = {p, stride, problem->vector_dtype, problem->vector_swapped};
+    job->kernels->read(&from, size, buffer);
 }
 
-void xent_store(const struct xent_job *job, const struct xent_place *at, size_t begin, size_t size,
-                const char *buffer) {
-    const struct xent_strided to = values_at(job, at, begin);
+void xent_store(const struct xent_job *job, enum xent_job_array array, const struct xent_place *at,
+                size_t begin, size_t size, const char *buffer) {
+    const struct xent_problem *problem = job->problem;
+    const bool curvature = array == CURVATURE;
+    const ptrdiff_t stride = curvature ? problem->curvature_stride : problem->values_stride;
+    const bool wide = curvature ? problem->wide_curvature : problem->wide_values;
+    char *const p = xent_address(job, array, at) + (ptrdiff_t)begin * stride;
+    const struct xent_strided to = {p, stride, wide ? XENT_F32 : problem->dtype, false};
     job->kernels->write(buffer, size, &to);
 }
 
@@ -204,7 +217,7 @@ void xent_write_value(const struct xent_job *job, const struct xent_place *at, s
     }
     double real; /* or a float */
     xent_set_real(job, &real, value);
-    xent_store(job, at, class, 1, (const char *)&real);
+    xent_store(job, VALUES, at, class, 1, (const char *)&real);
 }
 
 #define DEFINE_READ(integer)                                                                       \

@@ -21,6 +21,8 @@ enum xent_job_array {
     LABELS, /* the probabilities */
     INDICES,
     ROW_WEIGHT,
+    CURVATURE,
+    DIRECTION,
     ARRAYS
 };
 
@@ -40,9 +42,10 @@ struct xent_job {
     /* What follows from the problem and is asked for every block. Logits and values are in place if
      * they lie in their arrays as the kernels want them: contiguous, and nothing is to be done. */
     bool loads_in_place, stores_in_place;
+    bool second;        /* derivatives are asked for; there are options then */
     bool keeps_largest; /* apart from the others, for want of a target */
     bool dense_labels;  /* labels are distributions over all classes, */
-    bool listed_labels; /* or over those that they list */
+    bool listed_labels; /* or over those that they list, as a target is that is not kept apart */
     bool shares;        /* every class gets a share of a row's label */
     struct xent_request request;
 
@@ -141,9 +144,13 @@ double xent_read_logit(const struct xent_job *job, const struct xent_place *at, 
 const void *xent_load_labels(const struct xent_job *job, const struct xent_place *at, size_t begin,
                              size_t size, char *buffer);
 
-/* The opposite of xent_load for a buffer of values, wherever it is. */
-void xent_store(const struct xent_job *job, const struct xent_place *at, size_t begin, size_t size,
-                const char *buffer);
+/* The components of the vector. */
+void xent_load_vector(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                      size_t size, char *buffer);
+
+/* The opposite of xent_load for a buffer of VALUES or CURVATURE, wherever it is. */
+void xent_store(const struct xent_job *job, enum xent_job_array array, const struct xent_place *at,
+                size_t begin, size_t size, const char *buffer);
 
 /* ---- Single numbers, of any alignment ----------------------------------------------------------
  */

@@ -91,11 +91,15 @@ struct xent_rows {
      * over the others, as in xent_sum; out: the entropy */
     double below[XENT_ROWS], below_exponent[XENT_ROWS], below_shift[XENT_ROWS];
     double entropy[XENT_ROWS];
+    /* out, for second derivatives: the scale for an upstream of 1; q of the target, and 1 - q */
+    double unit[XENT_ROWS], unit_low[XENT_ROWS], unit_exponent[XENT_ROWS];
+    double share[XENT_ROWS], share_of_others[XENT_ROWS];
 };
 
 /* What the scale of a row's terms comes from, and with it the gradient at the target: nothing, for
- * there are none to write; the row's own sum; or lse_in. */
-enum xent_scale { XENT_NO_SCALE, XENT_BY_OWN_SUM, XENT_BY_GIVEN_LSE };
+ * there are none to write; the row's own sum, also where second derivatives are asked for, which
+ * without options leave scale and gradient to their caller; or lse_in. */
+enum xent_scale { XENT_NO_SCALE, XENT_BY_OWN_SUM, XENT_BY_GIVEN_LSE, XENT_FOR_SECOND };
 
 /* What finish is asked for. */
 struct xent_request {
@@ -134,6 +138,35 @@ struct xent_emission {
     struct xent_factor factor;
     double offset;
     bool stream; /* past the caches; out is not exps then, and other threads see it after a fence */
+};
+
+/* Second derivatives of a block on their way out, e being its terms; those of masked classes may be
+ * negative and count as zero. With q = e * shares, and each of `slopes` and `gradient` 1 and 0
+ * where it is NULL,
+ *
+ *     out = max(floor, slope^2 (e * by (1 - q) + e * square q) + gradient * by_tanh * tanh)
+ *
+ * or where there is a vector v
+ *
+ *     out = slope (e * by (slope v - mean) + e * square * mean) + gradient * by_tanh * tanh * v */
+struct xent_bend {
+    const void *exps;
+    void *out;
+    struct xent_factor shares, by, square;
+    bool squares; /* else `square` is zero */
+    double floor;
+    const void *slopes, *gradient, *tanh; /* tanh beside a gradient; infinities count as one */
+    double by_tanh;
+    const void *vector; /* or NULL */
+    double mean;
+};
+
+/* The same of rows side by side, where by_curvature times the gradient takes the place of `by`. */
+struct xent_lanes_bend {
+    struct xent_factors shares, gradient;
+    double by_curvature[XENT_ROWS];
+    double floor;
+    char *cells; /* of a tile for the second derivatives */
 };
 
 /* What reduce does on its way, so that memory is read and written while the arithmetic goes on. */
@@ -191,6 +224,11 @@ struct xent_aside {
     /* u + low = tanh(by * u), which keeps infinities; slope = 1 - (u + low)^2, in its unit. */    \
     KERNEL(cap, void, (void *u, size_t n, double by, void *low, void *slope))                      \
     KERNEL(multiply, void, (void *x, size_t n, const void *by))                                    \
+    /* Of the classes but `skip`: terms, without their headroom, times slopes (or NULL) times the  \
+     * vector. */                                                                                  \
+    KERNEL(dot, double,                                                                            \
+           (const void *exps, size_t n, size_t skip, const void *slopes, const void *vector))      \
+    KERNEL(bend, void, (const struct xent_bend *bend, size_t n))                                   \
     KERNEL(lanes_load, void, (const struct xent_tile *tile, struct xent_cells logits))             \
     /* The first of every row's largest classes. */                                                \
     KERNEL(lanes_largest, void, (const struct xent_tile *tile, size_t *target))                    \
@@ -201,6 +239,10 @@ struct xent_aside {
     /* The sums over all classes; the terms take the logits' place if `keep`. */                   \
     KERNEL(lanes_reduce, void, (const struct xent_tile *tile, bool keep, struct xent_rows *rows))  \
     KERNEL(lanes_emit, void, (const struct xent_tile *tile, const struct xent_factors *factors))   \
+    /* How many classes of every row are not masked. */                                            \
+    KERNEL(lanes_count, void, (const struct xent_tile *tile, double *counts))                      \
+    /* The gradient takes the place of the terms. */                                               \
+    KERNEL(lanes_bend, void, (const struct xent_tile *tile, const struct xent_lanes_bend *bend))   \
     KERNEL(lanes_emit_shifted, void,                                                               \
            (const struct xent_tile *tile, const double *high, const double *low))                  \
     KERNEL(lanes_store, void, (const struct xent_tile *tile, struct xent_cells values, bool stream))
@@ -221,6 +263,20 @@ struct xent_aside {
     KERNEL(factor, struct xent_factor,                                                             \
            (const struct xent_rows *rows, size_t row, const struct xent_sum *block,                \
             const struct xent_request *request))                                                   \
+    /* For a multiple of softmax, after XENT_FOR_SECOND. */                                        \
+    KERNEL(share_factor, struct xent_factor,                                                       \
+           (const struct xent_rows *rows, size_t row, double by, const struct xent_sum *block,     \
+            const struct xent_request *request))                                                   \
+    /* The scales themselves, in units of the block's sum. */                                      \
+    KERNEL(scaled_share, double,                                                                   \
+           (const struct xent_rows *rows, size_t row, const struct xent_sum *block,                \
+            const struct xent_request *request))                                                   \
+    KERNEL(share, double,                                                                          \
+           (const struct xent_rows *rows, size_t row, const struct xent_sum *block,                \
+            const struct xent_request *request))                                                   \
+    KERNEL(share_factors, void,                                                                    \
+           (const struct xent_rows *rows, size_t count, const double *by, bool single,             \
+            struct xent_factors *factors))                                                         \
     /* The same of so many rows' own sums. */                                                      \
     KERNEL(                                                                                        \
         factors, void,                                                                             \

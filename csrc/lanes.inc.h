@@ -288,3 +288,42 @@ static void V(lanes_emit_shifted)(const struct xent_tile *tile, const double *hi
         }
     }
 }
+
+static void V(lanes_count)(const struct xent_tile *tile, double *counts) {
+    const V(vec) masked = V(set1)(-(REAL)INFINITY), one = V(set1)(1), zero = V(set1)(0);
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        V(vec) sum = zero;
+        for (size_t k = 0; k < tile->classes; k++) {
+            sum = V(add)(sum, V(less)(masked, V(load)(V(tile_at)(tile, k, row)), one, zero));
+        }
+        REAL lane[V(LANES)];
+        V(store)(lane, sum);
+        for (size_t i = 0; i < V(LANES); i++) {
+            counts[row + i] = (double)lane[i];
+        }
+    }
+}
+
+static void V(lanes_bend)(const struct xent_tile *tile, const struct xent_lanes_bend *bend) {
+    const struct xent_tile curvature = {bend->cells, tile->rows, tile->classes, tile->pitch};
+    const struct xent_factors *const shares = &bend->shares, *const gradient = &bend->gradient;
+    const V(vec) one = V(set1)(1), floor = V(set1)((REAL)bend->floor);
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        const struct V(factor)
+            to_share = {V(from_doubles)(shares->high + row), V(from_doubles)(shares->low + row),
+                        V(from_doubles)(shares->post + row)};
+        const struct V(factor) to_gradient = {V(from_doubles)(gradient->high + row),
+                                              V(from_doubles)(gradient->low + row),
+                                              V(from_doubles)(gradient->post + row)};
+        const V(vec) by = V(from_doubles)(bend->by_curvature + row);
+        for (size_t k = 0; k < tile->classes; k++) {
+            REAL *const e = V(tile_at)(tile, k, row);
+            const V(vec) term = V(load)(e);
+            const V(vec) q = V(times)(term, &to_share);
+            const V(vec) g = V(times)(term, &to_gradient);
+            const V(vec) h = V(mul)(by, V(mul)(g, V(sub)(one, q)));
+            V(store)(e, g);
+            V(store)(V(tile_at)(&curvature, k, row), V(max)(floor, h));
+        }
+    }
+}

@@ -3,6 +3,11 @@
 
 #include <math.h>
 
+size_t xent_listed_labels(const struct xent_job *job) {
+    const size_t listed = xent_has(job, INDICES) ? job->options->labels.listed : 1;
+    return job->listed_labels ? listed : 0;
+}
+
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at) {
     if (job->options->ignores && xent_has(job, TARGET) &&
         xent_read_class(job, at) == (size_t)job->options->ignored) {
@@ -17,6 +22,10 @@ static double class_weight(const struct xent_job *job, size_t class) {
 }
 
 double xent_denominator(const struct xent_job *job) {
+    const bool same = !job->options->class_weight || !xent_has(job, TARGET);
+    if (same && !job->options->ignores && !xent_has(job, ROW_WEIGHT)) {
+        return (double)job->rows;
+    }
     struct two sum = {0, 0};
     struct xent_cursor at = xent_at_row(job, 0);
     for (size_t row = 0; row < job->rows; row++) {
@@ -56,10 +65,10 @@ struct xent_note xent_note_block(const struct xent_job *job, const struct xent_p
             note.label = xent_real(job, t + kept * job->itemsize) * class_weight(job, note.kept);
         }
     }
-    if (job->shares) {
+    if (job->shares || (job->second && job->problem->curvature_kind == XENT_LIGHTGBM)) {
         note.weights = job->kernels->spread(logits, size, kept, top, NULL, weights);
         const bool counted = kept != XENT_NO_CLASS && note.logit > -INFINITY;
-        note.marked = note.weights.count + counted < (double)size;
+        note.marked = job->shares && note.weights.count + counted < (double)size;
     }
     return note;
 }
@@ -84,6 +93,12 @@ const void *xent_load_weighed_labels(const struct xent_job *job, const struct xe
 static double read_listed(const struct xent_job *job, const struct xent_place *at,
                           struct xent_listed *listed) {
     enum { MANY = 64 };
+    if (xent_has(job, TARGET)) {
+        listed->count = 1;
+        listed->class[0] = xent_read_class(job, at);
+        listed->coefficient[0] = 1;
+        return 1;
+    }
     double sum = 0;
     const size_t all = job->options->labels.listed;
     listed->count = 0;
@@ -180,7 +195,7 @@ xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
     const struct xent_options *options = job->options;
     const double weight = xent_row_weight(job, at), smoothing = options->label_smoothing;
     const double unmasked = count_unmasked(notes, count);
-    struct xent_coefficients c = {.labels = weight * (1 - smoothing)};
+    struct xent_coefficients c = {.labels = weight * (1 - smoothing), .unmasked = unmasked};
     c.weights = smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0;
 
     struct sums sums = {.top = -INFINITY};
@@ -191,7 +206,7 @@ xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
         }
     }
     double own = c.labels; /* of softmax, which has no label */
-    if (xent_has(job, TARGET)) {
+    if (xent_has(job, TARGET) && !job->listed_labels) {
         own *= class_weight(job, kept->kept);
     } else if (xent_has(job, LABELS)) {
         own *= kept->label;

@@ -13,6 +13,8 @@ struct xent_note {
     double top;                         /* the largest logit of the other classes */
     struct xent_spread labels, weights; /* of the other classes */
     bool marked;                        /* there are masked classes, and their terms are negative */
+    /* the vector's product with the other classes' terms, and its component at `kept` */
+    double dot, component;
 };
 
 /* The classes that a row's label lists, each once, with what is subtracted there. */
@@ -25,6 +27,7 @@ struct xent_listed {
 /* c_j = labels * t_j w_j + weights * w_j; the second where a class is not masked. */
 struct xent_coefficients {
     double labels, weights;
+    double unmasked; /* classes; counted where something depends on it */
 };
 
 /* v, the weight of a row with options: zero if the row does not count. */
@@ -32,6 +35,9 @@ double xent_row_weight(const struct xent_job *job, const struct xent_place *at);
 
 /* The sum that a mean is divided by. */
 double xent_denominator(const struct xent_job *job);
+
+/* How many classes labels list: a target is one, where it is not kept apart. */
+size_t xent_listed_labels(const struct xent_job *job);
 
 /* Notes of a block what its row's coefficients need: `top` and `kept`, an index into the block or
  * XENT_NO_CLASS, are noted with the rest. */

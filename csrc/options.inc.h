@@ -205,3 +205,79 @@ static double V(spread_terms)(const struct xent_logits *logits, size_t n, double
     const bool scaled = logits->low || logits->scale != 1;
     return scaled ? V(spread_as)(&from, n, true) : V(spread_as)(&from, n, false);
 }
+
+/* e * slopes * vector of eight classes. */
+XENT_INLINE vec V(product_lanes)(const REAL *exps, const REAL *slopes, const REAL *vector) {
+    const double unit = 1 / V(ONE_WITH_HEADROOM);
+    const vec e = f64_mul(f64_max(number(0), V(widen)(exps)), number(unit));
+    const vec u = V(widen)(vector);
+    return f64_mul(e, slopes ? f64_mul(f64_mul(V(widen)(slopes), number(XENT_SLOPE_UNIT)), u) : u);
+}
+
+static double V(dot)(const void *exps, size_t n, size_t skip, const void *slopes,
+                     const void *vector) {
+    const REAL *const e = exps, *const s = slopes, *const u = vector;
+    struct V(carried) sum = {number(0), number(0)};
+    for (size_t i = 0; i < n; i += f64_LANES) {
+        const size_t lanes = n - i < f64_LANES ? n - i : f64_LANES;
+        if (lanes == f64_LANES && skip - i >= f64_LANES) {
+            V(carry)(&sum, V(product_lanes)(e + i, s ? s + i : NULL, u + i));
+            continue;
+        }
+        REAL part[3][f64_LANES] = {{0}};
+        for (size_t k = 0; k < lanes; k++) {
+            const bool counts = i + k != skip;
+            part[0][k] = counts ? e[i + k] : 0;
+            part[1][k] = counts && s ? s[i + k] : 0;
+            part[2][k] = counts ? u[i + k] : 0;
+        }
+        V(carry)(&sum, V(product_lanes)(part[0], s ? part[1] : NULL, part[2]));
+    }
+    return V(carried_total)(&sum);
+}
+
+/* The numbers of a block's bend, as vectors. */
+struct V(bend) {
+    struct V(factor) shares, by, square;
+    V(vec) floor, by_tanh, mean;
+};
+
+/* See struct xent_bend; what it has not is NULL. */
+XENT_INLINE V(vec) V(bend_lanes)(const struct xent_bend *bend, const struct V(bend) * numbers,
+                                 size_t i, size_t lanes) {
+    const REAL *const slopes = bend->slopes, *const gradient = bend->gradient;
+    const REAL *const tanh = bend->tanh, *const vector = bend->vector;
+    const V(vec) zero = V(set1)(0), one = V(set1)(1);
+    const V(vec) e = V(max)(zero, V(load_part)(bend->exps, i, lanes));
+    const V(vec) unit = V(set1)((REAL)XENT_SLOPE_UNIT);
+    const V(vec) slope = slopes ? V(mul)(V(load_part)(slopes, i, lanes), unit) : one;
+    const V(vec) u = vector ? V(load_part)(vector, i, lanes) : one;
+    const V(vec) q = V(times)(e, &numbers->shares);
+    V(vec) at = vector ? V(sub)(V(mul)(slope, u), numbers->mean) : V(sub)(one, q);
+    V(vec) x = V(mul)(V(times)(e, &numbers->by), at);
+    if (bend->squares) {
+        x = V(fma)(V(times)(e, &numbers->square), vector ? numbers->mean : q, x);
+    }
+    x = V(mul)(x, slope);
+    x = vector ? x : V(mul)(x, slope);
+    if (gradient) {
+        const V(vec) t = V(load_part)(tanh, i, lanes);
+        /* Beyond one there is nothing but infinities, of which the gradient is zero or no number.
+         */
+        const V(vec) finite = V(max)(V(set1)(-1), V(less)(one, t, one, t));
+        const V(vec) g = V(mul)(V(load_part)(gradient, i, lanes), numbers->by_tanh);
+        x = V(fma)(V(mul)(g, finite), u, x);
+    }
+    return V(max)(numbers->floor, x);
+}
+
+static void V(bend)(const struct xent_bend *bend, size_t n) {
+    const struct V(bend) numbers = {
+        V(factor_of)(&bend->shares), V(factor_of)(&bend->by),      V(factor_of)(&bend->square),
+        V(set1)((REAL)bend->floor),  V(set1)((REAL)bend->by_tanh), V(set1)((REAL)bend->mean),
+    };
+    for (size_t i = 0; i < n; i += V(LANES)) {
+        const size_t lanes = n - i < V(LANES) ? n - i : V(LANES);
+        V(store_first)((REAL *)bend->out + i, lanes, V(bend_lanes)(bend, &numbers, i, lanes));
+    }
+}

@@ -47,9 +47,16 @@ static bool is_half(const struct xent_problem *problem) {
     return problem->dtype == XENT_F16 || problem->dtype == XENT_BF16;
 }
 
+/* Whether the options give rows weights and nothing else. */
+static bool only_weighs(const struct xent_options *options) {
+    return options->scale == 1 && options->softcap == 0 && options->label_smoothing == 0 &&
+           options->z_loss == 0 && !options->mask.data && !options->labels.probabilities.data;
+}
+
 static bool takes_lanes(const struct xent_problem *problem) {
     return problem->classes <= XENT_TILE_CLASSES && !is_half(problem) && !problem->swapped &&
-           !problem->options && !problem->evaluation;
+           (!problem->options || (problem->curvature.data && only_weighs(problem->options))) &&
+           problem->output != XENT_PRODUCT && !problem->evaluation;
 }
 
 static size_t size_of_value(const struct xent_problem *problem) {

@@ -77,14 +77,17 @@ static bool is_good_evaluation(const struct xent_problem *problem) {
 static enum xent_status check(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool values = problem->output != XENT_NO_VALUES;
-    const bool needs_target = problem->output == XENT_GRADIENT || problem->loss;
+    const bool product = problem->output == XENT_PRODUCT, curves = problem->curvature.data != NULL;
+    const bool needs_target = problem->output == XENT_GRADIENT || product || problem->loss;
     const bool labels = options && options->labels.probabilities.data;
     const bool good =
         problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 && problem->threads >= 0 &&
         problem->logits.data && values == (problem->values.data != NULL) &&
         (!needs_target || problem->target.data || labels) && !(labels && problem->target.data) &&
         (!(problem->loss_sum || problem->loss_mean) || problem->loss) &&
-        (!options || good_options(options)) &&
+        product == (problem->vector.data != NULL) &&
+        (!curves || problem->output == XENT_GRADIENT) &&
+        !((curves || product) && problem->lse_in.data) && (!options || good_options(options)) &&
         (!problem->evaluation || is_good_evaluation(problem));
     return good ? XENT_OK : XENT_BAD_PROBLEM;
 }

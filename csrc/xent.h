@@ -31,9 +31,18 @@ enum xent_int { XENT_I8, XENT_I16, XENT_I32, XENT_I64, XENT_U8, XENT_U16, XENT_U
 /* What is written to `values`, an array with a class axis like the logits'. */
 enum xent_values {
     XENT_NO_VALUES,
-    XENT_GRADIENT,   /* (q_j - [j = target]) * upstream, or what it is with options */
-    XENT_SOFTMAX,    /* q_j */
-    XENT_LOG_SOFTMAX /* x_j - lse */
+    XENT_GRADIENT,    /* (q_j - [j = target]) * upstream, or what it is with options */
+    XENT_SOFTMAX,     /* q_j */
+    XENT_LOG_SOFTMAX, /* x_j - lse */
+    XENT_PRODUCT      /* the Hessian of `upstream` times the loss, times `vector` */
+};
+
+/* What is written to `curvature`; with h_j = upstream * W q_j (1 - q_j) (dz_j/dx_j)^2, W being the
+ * sum of w_j t_j v. */
+enum xent_curvature {
+    XENT_EXACT,   /* the diagonal of the Hessian: h_j and what z_loss and softcap add */
+    XENT_XGBOOST, /* max(2 h_j, 1e-16) in rows that count */
+    XENT_LIGHTGBM /* K' / (K' - 1) h_j, and h_j where K' is 1 */
 };
 
 /* The base address of an array and its stride along every row dimension. */
@@ -115,6 +124,17 @@ struct xent_problem {
     ptrdiff_t logits_stride; /* from one class to the next */
     struct xent_array values;
     ptrdiff_t values_stride;
+
+    /* Beside the gradient; without `lse_in`. */
+    struct xent_array curvature;
+    ptrdiff_t curvature_stride;
+    enum xent_curvature curvature_kind;
+    bool wide_curvature; /* as wide_values */
+
+    struct xent_array vector; /* for XENT_PRODUCT; without `lse_in` */
+    ptrdiff_t vector_stride;
+    enum xent_dtype vector_dtype;
+    bool vector_swapped;
 
     struct xent_array target; /* absent for softmax, log_softmax and logsumexp */
     enum xent_int target_type;

@@ -5,6 +5,7 @@ No arithmetic on logits is done here: the formulas are in ``csrc/finish.inc.h``,
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from xent import _arrays, _core
 
 REDUCTIONS = ("mean", "sum", "none")
 TAILS = ("zero", "uniform")
+MOST_IN_BLOCKS = 2**31  # elements of all blocks of a Hessian: 16 GiB of float64
 
 Loss = Any  # a float32 or float64 scalar, or an array of them
 Sparse = tuple[ArrayLike, ArrayLike]
@@ -144,6 +146,52 @@ class _Loss:
         self.numbers["output"] = _core.GRADIENT
         out, self.arrays["values"] = _values(name, out, self.logits, self.axis, self.arrays)
         return out
+
+    def set_second_out(
+        self, grad_out: NDArray[Any] | None, hess_out: NDArray[Any] | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Ask for the gradient and the curvature, and return where they will be."""
+        grad = self.set_grad_out("grad_out", grad_out)
+        values = self.arrays.pop("values")
+        hess, curvature = _values("hess_out", hess_out, self.logits, self.axis, self.arrays)
+        if _arrays.overlap(grad, hess):
+            raise ValueError("grad_out and hess_out share memory")
+        self.arrays |= {"values": values, "curvature": curvature}
+        return grad, hess
+
+    def set_vector(self, vector: ArrayLike) -> None:
+        """Take what the Hessian is to be multiplied by."""
+        array = _arrays.floats("vector", vector)
+        if array.shape != self.logits.shape:
+            raise ValueError(f"vector has shape {array.shape}, but the logits have shape {self.logits.shape}")
+        self.arrays["vector"] = _arrays.classes_last("vector", array, self.axis)
+
+    def set_blocks_out(self, name: str, out: NDArray[Any] | None) -> NDArray[Any]:
+        """Return where the blocks of the Hessian will be."""
+        classes = self.arrays["logits"].shape[-1]
+        shape = (*self.shape, classes, classes)
+        size = math.prod(shape)
+        if size > MOST_IN_BLOCKS:
+            raise ValueError(
+                f"the blocks of the Hessian, of shape {shape}, would have {size} elements, more than "
+                f"{MOST_IN_BLOCKS}: use cross_entropy_hvp, or cross_entropy_grad_hess for their diagonal"
+            )
+        dtypes = _dtypes(self.logits)
+        if out is None:
+            return np.empty(shape, dtypes[0])
+        blocks = _arrays.output(name, out, shape, *dict.fromkeys(dtypes))
+        for key, array in self.arrays.items():
+            self.arrays[key] = _arrays.apart_from(blocks, array)
+        return out
+
+    def run_for_blocks(self, n_threads: int | None, blocks: NDArray[Any]) -> None:
+        """Compute the blocks of the Hessian, as products with the unit vectors."""
+        unit_vectors = np.eye(blocks.shape[-1], dtype=_dtypes(self.logits)[1])
+        for i, vector in enumerate(unit_vectors):
+            self.arrays["vector"] = np.broadcast_to(vector, self.arrays["logits"].shape)
+            self.arrays["values"] = blocks[..., i, :]
+            self.run(n_threads)
+            blocks[..., i, :i] = blocks[..., :i, i]  # which the products agree on but for their rounding
 
     def run(self, n_threads: int | None, losses: NDArray[np.float64] | None = None) -> float:
         """Compute the gradient, if it was asked for, and the losses, and return these reduced."""
@@ -554,6 +602,334 @@ def cross_entropy_grad(
     grad = loss.set_grad_out("grad_out", grad_out)
     loss.run(n_threads)
     return grad
+
+
+def cross_entropy_grad_hess(
+    logits: ArrayLike,
+    target: ArrayLike | Sparse,
+    *,
+    hessian: str = "exact",
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_mask: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    tail: str | None = None,
+    reduction: str = "mean",
+    denominator: float | None = None,
+    validate: bool = False,
+    grad_output: ArrayLike = 1.0,
+    grad_out: NDArray[Any] | None = None,
+    hess_out: NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    r"""Compute the gradient, and the diagonal of the Hessian or what boosting libraries take for it.
+
+    With respect to the logits of a row, without options,
+
+    .. math:: \frac{\partial^2 \ell}{\partial x_i^2} = \frac{\partial \ell}{\partial L} \, q_i (1 - q_i), \qquad
+       q = \mathrm{softmax}(x)
+
+    (the derivative of the gradient of Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss
+    Function"). In the row's largest class :math:`1 - q_i` is evaluated as :math:`\sum_{j \ne i} q_j`, and
+    nowhere else is q more than one half: neither cancels when the row is confident. With all options, in
+    the symbols of `cross_entropy_and_grad` and with :math:`z'_i = d z_i / d x_i`,
+
+    .. math:: \frac{\partial^2 \ell}{\partial x_i^2} = \frac{\partial \ell}{\partial L} \, v \Big(
+       {z'_i}^2 \big( (W + 2 \lambda \, \mathrm{lse}) q_i (1 - q_i) + 2 \lambda q_i^2 \big)
+       + z''_i \big( (W + 2 \lambda \, \mathrm{lse}) q_i - w_i t_i \big) \Big),
+
+    where :math:`z''` is zero unless there is a `softcap`.
+
+    Parameters
+    ----------
+    logits, target, axis, n_threads
+        As in `cross_entropy`.
+    hessian : {"exact", "xgboost", "lightgbm"}
+        What the second result is, with
+        :math:`h_i = \partial \ell / \partial L \, v W {z'_i}^2 q_i (1 - q_i)`:
+
+        - "exact": the second derivatives themselves, as above;
+        - "xgboost": :math:`\max(2 h_i, 10^{-16})`, as XGBoost's ``multi:softprob`` has it, in all rows that
+          count;
+        - "lightgbm": :math:`K' / (K' - 1) \, h_i`, as LightGBM's ``multiclass`` has it (Friedman 2001,
+          "Greedy Function Approximation: A Gradient Boosting Machine"); K' of the classes are not masked.
+          :math:`h_i` itself where K' is 1.
+    weight, sample_weight, ignore_index, class_mask, label_smoothing, z_loss, scale, softcap, tail
+        The options of the loss, as in `cross_entropy`.
+    reduction, denominator, validate
+        As in `cross_entropy`. Boosting wants "sum" (or "none"): the derivatives of each row's own loss.
+    grad_output, grad_out
+        As in `cross_entropy_and_grad`.
+    hess_out : ndarray, optional
+        Where to write the second result; as `grad_out`. Both may have any strides.
+
+    Returns
+    -------
+    grad : ndarray, the shape and dtype of `logits`
+        The gradient, as from `cross_entropy_grad` (but a last bit may differ). `grad_out` itself if it is
+        given.
+    hess : ndarray, the shape and dtype of `logits`
+        `hess_out` itself if it is given. Zeros in rows that do not count.
+
+    Raises
+    ------
+    IndexError, ValueError, TypeError, MemoryError
+        As `cross_entropy`; `ValueError` also if `grad_out` and `hess_out` share memory. After any error, both
+        are as they were.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xent
+    >>> logits = np.array([[2.0, 1.0, 0.0], [0.0, 30.0, 0.0]])
+    >>> grad, hess = xent.cross_entropy_grad_hess(logits, [0, 1], reduction="sum")
+    >>> grad
+    array([[-3.34759044e-01,  2.44728471e-01,  9.00305732e-02],
+           [ 9.35762297e-14, -1.87152459e-13,  9.35762297e-14]])
+    >>> hess
+    array([[2.22695427e-01, 1.84836447e-01, 8.19250691e-02],
+           [9.35762297e-14, 1.87152459e-13, 9.35762297e-14]])
+
+    A custom objective for ``xgboost.train``, which hands over the margins of all rows and classes and wants
+    both in the same shape:
+
+    >>> def objective(margins, data):
+    ...     return xent.cross_entropy_grad_hess(
+    ...         margins,
+    ...         data.get_label().astype(np.int32),
+    ...         sample_weight=data.get_weight() if data.get_weight().size else None,
+    ...         hessian="xgboost",
+    ...         reduction="sum",
+    ...     )
+
+    LightGBM has the rows of a class side by side. The results lie in memory as the logits do:
+
+    >>> scores = np.asfortranarray(logits)
+    >>> grad, hess = xent.cross_entropy_grad_hess(scores, [0, 1], hessian="lightgbm", reduction="sum")
+    >>> hess[0]
+    array([0.33404314, 0.27725467, 0.1228876 ])
+    >>> hess.flags.f_contiguous
+    True
+    """
+    kind = _arrays.choice("hessian", hessian, tuple(_core.CURVATURES))
+    loss = _Loss(
+        logits,
+        target,
+        axis=axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        class_mask=class_mask,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        scale=scale,
+        softcap=softcap,
+        tail=tail,
+        reduction=reduction,
+        denominator=denominator,
+        validate=validate,
+    )
+    loss.set_upstream(grad_output)
+    grad, hess = loss.set_second_out(grad_out, hess_out)
+    loss.numbers["curvature_kind"] = _core.CURVATURES[kind]
+    loss.run(n_threads)
+    return grad, hess
+
+
+def cross_entropy_hvp(
+    logits: ArrayLike,
+    target: ArrayLike | Sparse,
+    vector: ArrayLike,
+    *,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_mask: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    tail: str | None = None,
+    reduction: str = "mean",
+    denominator: float | None = None,
+    validate: bool = False,
+    grad_output: ArrayLike = 1.0,
+    out: NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[Any]:
+    r"""Compute the product of the Hessian of the loss with a vector, for Newton's method with conjugate gradients.
+
+    The Hessian of the rows' losses with respect to all logits has a block for each row and zeros beside them.
+    Of a row, without options,
+
+    .. math:: (H u)_i = \frac{\partial \ell}{\partial L} \, q_i (u_i - q \cdot u)
+
+    (the derivative of the gradient of Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss
+    Function"). With all options, in the symbols of `cross_entropy_grad_hess` and with :math:`u'_i = z'_i u_i`,
+
+    .. math:: (H u)_i = \frac{\partial \ell}{\partial L} \, v \Big(
+       z'_i \big( (W + 2 \lambda \, \mathrm{lse}) q_i (u'_i - q \cdot u') + 2 \lambda q_i (q \cdot u') \big)
+       + z''_i \big( (W + 2 \lambda \, \mathrm{lse}) q_i - w_i t_i \big) u_i \Big).
+
+    Parameters
+    ----------
+    logits, target, axis, n_threads
+        As in `cross_entropy`.
+    vector : array_like of float16, bfloat16, float32 or float64, the shape of `logits`
+        u, taken in the precision that the logits are computed in: float64 for these, else float32.
+    weight, sample_weight, ignore_index, class_mask, label_smoothing, z_loss, scale, softcap, tail
+        The options of the loss, as in `cross_entropy`.
+    reduction, denominator, validate
+        As in `cross_entropy`.
+    grad_output
+        As in `cross_entropy_and_grad`.
+    out : ndarray, optional
+        Where to write the result: the shape and dtype of `logits`, or float32 if that is half precision. If it
+        overlaps an input, the result is as if the input had been copied first.
+
+    Returns
+    -------
+    ndarray, the shape and dtype of `logits`
+        The product. `out` itself if it is given. Zeros in rows that do not count.
+
+    Raises
+    ------
+    IndexError, ValueError, TypeError, MemoryError
+        As `cross_entropy`. After any error, `out` is as it was.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xent
+    >>> logits = np.array([[2.0, 1.0, 0.0]])
+    >>> xent.cross_entropy_hvp(logits, [0], [[1.0, 0.0, 0.0]])
+    array([[ 0.22269543, -0.1628034 , -0.05989202]])
+
+    Adding a constant to all logits changes nothing:
+
+    >>> bool(np.all(abs(xent.cross_entropy_hvp(logits, [0], np.ones((1, 3)))) < 1e-15))
+    True
+    """
+    loss = _Loss(
+        logits,
+        target,
+        axis=axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        class_mask=class_mask,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        scale=scale,
+        softcap=softcap,
+        tail=tail,
+        reduction=reduction,
+        denominator=denominator,
+        validate=validate,
+    )
+    loss.set_upstream(grad_output)
+    loss.set_vector(vector)
+    product = loss.set_grad_out("out", out)
+    loss.numbers["output"] = _core.PRODUCT
+    loss.run(n_threads)
+    return product
+
+
+def cross_entropy_hessian(
+    logits: ArrayLike,
+    target: ArrayLike | Sparse,
+    *,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_mask: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    tail: str | None = None,
+    reduction: str = "mean",
+    denominator: float | None = None,
+    validate: bool = False,
+    grad_output: ArrayLike = 1.0,
+    out: NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[Any]:
+    r"""Compute the blocks of the Hessian of the loss: a K by K matrix for each row, for few classes.
+
+    Of a row, without options,
+
+    .. math:: H_{ij} = \frac{\partial \ell}{\partial L} \, q_i ([i = j] - q_j)
+
+    (the derivative of the gradient of Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss
+    Function"); with them, the matrix that `cross_entropy_hvp` multiplies by. It is computed as its products
+    with the K unit vectors, and so takes about as long as K calls of `cross_entropy_hvp`. For many classes
+    use that, or the diagonal alone: `cross_entropy_grad_hess`.
+
+    Parameters
+    ----------
+    logits, target, axis, n_threads
+        As in `cross_entropy`.
+    weight, sample_weight, ignore_index, class_mask, label_smoothing, z_loss, scale, softcap, tail
+        The options of the loss, as in `cross_entropy`.
+    reduction, denominator, validate
+        As in `cross_entropy`.
+    grad_output
+        As in `cross_entropy_and_grad`.
+    out : ndarray, optional
+        Where to write the result: its shape, and the dtype of `logits`, or float32 if that is half precision.
+        If it overlaps an input, the result is as if the input had been copied first.
+
+    Returns
+    -------
+    ndarray of the dtype of `logits`
+        The shape of `logits` without `axis`, and then (K, K): symmetric matrices. `out` itself if it is given.
+        Zeros in rows that do not count.
+
+    Raises
+    ------
+    ValueError
+        Also if the result would have more than 2**31 elements.
+    IndexError, TypeError, MemoryError
+        As `cross_entropy`. After any error, `out` is as it was.
+
+    Examples
+    --------
+    >>> import xent
+    >>> xent.cross_entropy_hessian([2.0, 1.0, 0.0], 0)
+    array([[ 0.22269543, -0.1628034 , -0.05989202],
+           [-0.1628034 ,  0.18483645, -0.02203304],
+           [-0.05989202, -0.02203304,  0.08192507]])
+    """
+    loss = _Loss(
+        logits,
+        target,
+        axis=axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        class_mask=class_mask,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        scale=scale,
+        softcap=softcap,
+        tail=tail,
+        reduction=reduction,
+        denominator=denominator,
+        validate=validate,
+    )
+    loss.set_upstream(grad_output)
+    blocks = loss.set_blocks_out("out", out)
+    loss.numbers["output"] = _core.PRODUCT
+    loss.run_for_blocks(n_threads, blocks)
+    return blocks
 
 
 def _map_rows(

@@ -8,6 +8,8 @@ NO_VALUES: int
 GRADIENT: int
 SOFTMAX: int
 LOG_SOFTMAX: int
+PRODUCT: int
+CURVATURES: dict[str, int]
 ISAS: tuple[str, ...]
 
 def run(
@@ -15,6 +17,9 @@ def run(
     *,
     output: int = ...,
     values: NDArray[Any] | None = None,
+    curvature: NDArray[Any] | None = None,
+    curvature_kind: int = ...,
+    vector: NDArray[Any] | None = None,
     target: NDArray[Any] | None = None,
     probabilities: NDArray[Any] | None = None,
     indices: NDArray[Any] | None = None,

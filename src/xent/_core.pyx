@@ -53,6 +53,12 @@ cdef extern from "xent.h" nogil:
         XENT_GRADIENT
         XENT_SOFTMAX
         XENT_LOG_SOFTMAX
+        XENT_PRODUCT
+
+    enum xent_curvature:
+        XENT_EXACT
+        XENT_XGBOOST
+        XENT_LIGHTGBM
 
     struct xent_array:
         char *data
@@ -105,6 +111,14 @@ cdef extern from "xent.h" nogil:
         ptrdiff_t logits_stride
         xent_array values
         ptrdiff_t values_stride
+        xent_array curvature
+        ptrdiff_t curvature_stride
+        xent_curvature curvature_kind
+        bint wide_curvature
+        xent_array vector
+        ptrdiff_t vector_stride
+        xent_dtype vector_dtype
+        bint vector_swapped
         xent_array target
         xent_int target_type
         xent_array upstream
@@ -132,6 +146,9 @@ NO_VALUES = XENT_NO_VALUES
 GRADIENT = XENT_GRADIENT
 SOFTMAX = XENT_SOFTMAX
 LOG_SOFTMAX = XENT_LOG_SOFTMAX
+PRODUCT = XENT_PRODUCT
+
+CURVATURES = {"exact": XENT_EXACT, "xgboost": XENT_XGBOOST, "lightgbm": XENT_LIGHTGBM}
 
 ISAS = ("scalar", "avx2", "avx512", "neon")
 
@@ -239,6 +256,9 @@ def run(
     *,
     int output=XENT_NO_VALUES,
     cnp.ndarray values=None,
+    cnp.ndarray curvature=None,
+    int curvature_kind=XENT_EXACT,
+    cnp.ndarray vector=None,
     cnp.ndarray target=None,
     cnp.ndarray probabilities=None,
     cnp.ndarray indices=None,
@@ -262,10 +282,10 @@ def run(
 ):
     """Run one problem and return its reduced loss: the sum, or the mean.
 
-    The class axis of `logits`, `values`, `mask`, `probabilities` and `indices` is the last; the last two have
-    `listed` classes if there are indices. `target`, `upstream`, `lse_in` and `sample_weight` have the shape of the
-    other axes; `weight`, `loss` and `lse` are contiguous. Logits, values and probabilities are floats of 16 bits
-    or more, labels and indices integers, `mask` is bool, all else is float64.
+    The class axis of `logits`, `values`, `curvature`, `vector`, `mask`, `probabilities` and `indices` is the last; the
+    last two have `listed` classes if there are indices. `target`, `upstream`, `lse_in` and `sample_weight` have the
+    shape of the other axes; `weight`, `loss` and `lse` are contiguous. Logits, values, curvature, vector and
+    probabilities are floats of 16 bits or more, labels and indices integers, `mask` is bool, all else is float64.
     """
     cdef xent_problem problem
     cdef xent_options options
@@ -280,6 +300,16 @@ def run(
     if values is not None:
         problem.values_stride = last_stride(values)
         problem.wide_values = float_type(values) != problem.dtype
+    problem.curvature = row_array(curvature)
+    if curvature is not None:
+        problem.curvature_stride = last_stride(curvature)
+        problem.curvature_kind = <xent_curvature>curvature_kind
+        problem.wide_curvature = float_type(curvature) != problem.dtype
+    problem.vector = row_array(vector)
+    if vector is not None:
+        problem.vector_stride = last_stride(vector)
+        problem.vector_dtype = float_type(vector)
+        problem.vector_swapped = not cnp.PyArray_ISNOTSWAPPED(vector)
     problem.target = row_array(target)
     if target is not None:
         problem.target_type = integer_type(target.dtype)

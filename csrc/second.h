@@ -1,0 +1,38 @@
+/* What the second derivatives of a row are made of, and which of them is asked for. Knows nothing
+ * of regimes or threads. */
+#ifndef XENT_SECOND_H
+#define XENT_SECOND_H
+
+#include "job.h"
+
+/* With q, slope, tanh and G (the gradient) of a class, what is asked for is
+ *
+ *     max(floor, slope^2 (by q (1 - q) + square q^2) + G by_tanh tanh)
+ *
+ * or, u being the vector's component and mean the sum of q slope u over the row,
+ *
+ *     slope (by q (slope u - mean) + square q mean) + G by_tanh tanh u */
+struct xent_second {
+    double by, square, floor, by_tanh;
+    double mean, mean_of_others; /* the second without the class kept apart */
+};
+
+/* `unmasked` counts classes, for LightGBM. */
+struct xent_second xent_second_of(const struct xent_job *job, const struct xent_rows *rows,
+                                  size_t lane, double unmasked);
+
+/* h is multiplied by this where it is a library's; else 1. */
+double xent_curvature_factor(const struct xent_job *job, double unmasked);
+double xent_curvature_floor(const struct xent_job *job);
+
+/* A class by itself; `away` is slope u - mean, and both are of a vector only. */
+struct xent_point {
+    double q, others; /* 1 - q */
+    double slope, tanh, gradient;
+    double component, away;
+};
+
+double xent_second_at(const struct xent_job *job, const struct xent_second *second,
+                      const struct xent_point *at);
+
+#endif
