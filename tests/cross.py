@@ -21,7 +21,8 @@ import xent
 
 HERE = Path(__file__).parent
 DTYPES = (np.float32, np.float64, np.float16)  # in the order of enum xent_dtype
-OUTPUTS = ("none", "gradient", "softmax", "log_softmax")  # of enum xent_values
+OUTPUTS = ("none", "gradient", "softmax", "log_softmax")  # of enum xent_values, which ends with "product"
+CURVATURES = ("exact", "xgboost", "lightgbm")  # of enum xent_curvature
 
 
 @dataclass
@@ -40,6 +41,8 @@ class Problem:
     labels: np.ndarray | None = None  # probabilities of all classes
     listed: tuple[np.ndarray, np.ndarray] | None = None  # two indices and two probabilities for each row
     top_k: int | None = None  # evaluate, with so many first classes
+    curvature: str | None = None  # the second derivatives beside the gradient
+    vector: np.ndarray | None = None  # for the product
 
     def __post_init__(self):
         if self.memory is None:
@@ -50,7 +53,7 @@ class Problem:
         columns = (self.target, self.upstream, self.lse)
         rows, classes = self.logits.shape
         offset = self.logits.ctypes.data - self.memory.ctypes.data
-        header = [DTYPES.index(self.logits.dtype.type), OUTPUTS.index(self.output), self.threads]
+        header = [DTYPES.index(self.logits.dtype.type), (*OUTPUTS, "product").index(self.output), self.threads]
         header += [rows, classes, self.memory.nbytes, offset, *self.logits.strides]
         header += [column is not None for column in columns]
         indices, probabilities = self.listed or (None, None)
@@ -58,9 +61,10 @@ class Problem:
         has_loss = self.top_k is None and (self.target is not None or has_labels or has_listed)
         header += [has_loss, self.options is not None, self.class_weight is not None, has_labels, has_listed]
         header += [self.top_k is not None, self.top_k or 0]
+        header += [-1 if self.curvature is None else CURVATURES.index(self.curvature), self.vector is not None]
         given = {"scale": 1, "softcap": 0, "label_smoothing": 0, "z_loss": 0, **(self.options or {})}
         arrays = [np.array(header, dtype=np.int64), np.array(list(given.values()), dtype=np.float64), self.memory]
-        columns = (*columns, self.class_weight, self.labels, indices, probabilities)
+        columns = (*columns, self.class_weight, self.labels, indices, probabilities, self.vector)
         integers = (self.target, indices)
         for column in columns:
             if column is not None:
@@ -93,6 +97,10 @@ class Problem:
             for name, size in sizes.items():
                 results[name] = np.frombuffer(data, np.float64, size, at)  # integers too: bits are compared
                 at += 8 * size
+        if self.curvature is not None:
+            count = self.logits.size
+            results["curvature"] = np.frombuffer(data, self.logits.dtype, count, at)
+            at += count * self.logits.itemsize
         return results, at
 
 

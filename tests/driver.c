@@ -19,6 +19,8 @@ struct header {
     int64_t has_labels,
         has_listed; /* double, one for each logit; or 2 classes and 2 doubles a row */
     int64_t evaluates, top_k;
+    int64_t curvature_kind; /* or -1: none; else as many numbers as logits, contiguous */
+    int64_t has_vector;     /* double, one for each logit */
     double scale, softcap, label_smoothing, z_loss; /* of the options */
 };
 
@@ -90,6 +92,34 @@ static void write_array(const void *p, size_t size) {
     require(fwrite(p, 1, size, stdout) == size, "cannot write");
 }
 
+/* What is there beside values for second derivatives; the stride has to stay. */
+struct second {
+    ptrdiff_t curvature_stride, vector_stride;
+    size_t size; /* in bytes, of the curvature */
+};
+
+static void ask_for_second(struct xent_problem *problem, struct second *second,
+                           const struct header *header) {
+    const size_t rows = (size_t)header->rows, classes = (size_t)header->classes;
+    const size_t sizes[] = {
+        [XENT_F32] = sizeof(float), [XENT_F64] = sizeof(double), [XENT_F16] = sizeof(uint16_t)};
+    if (header->curvature_kind >= 0) {
+        const size_t item = sizes[problem->dtype];
+        second->size = rows * classes * item;
+        second->curvature_stride = (ptrdiff_t)(classes * item);
+        problem->curvature = (struct xent_array){allocate(second->size), &second->curvature_stride};
+        problem->curvature_stride = (ptrdiff_t)item;
+        problem->curvature_kind = (enum xent_curvature)header->curvature_kind;
+    }
+    if (header->has_vector) {
+        second->vector_stride = (ptrdiff_t)(8 * classes);
+        problem->vector =
+            (struct xent_array){read_array(8 * rows * classes), &second->vector_stride};
+        problem->vector_stride = 8;
+        problem->vector_dtype = XENT_F64;
+    }
+}
+
 static void run(const struct header *header) {
     const size_t rows = (size_t)header->rows, size = (size_t)header->size;
     const ptrdiff_t row_stride = (ptrdiff_t)header->row_stride;
@@ -117,6 +147,8 @@ static void run(const struct header *header) {
         read_options(&read, header);
         problem.options = &read.options;
     }
+    struct second second = {0};
+    ask_for_second(&problem, &second, header);
     const size_t top = rows * (size_t)header->top_k;
     struct xent_evaluation evaluation = {0};
     if (header->evaluates) {
@@ -150,6 +182,8 @@ static void run(const struct header *header) {
         free(evaluation.log_prob), free(evaluation.entropy), free(evaluation.argmax);
         free(evaluation.rank), free(evaluation.top_log_probs), free(evaluation.top_classes);
     }
+    write_array(problem.curvature.data, second.size);
+    free(problem.curvature.data), free(problem.vector.data);
     free_options(&read.options);
     free(logits), free(values), free(losses), free(problem.lse);
     free(problem.target.data), free(problem.upstream.data), free(problem.lse_in.data);

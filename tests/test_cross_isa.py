@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 import pytest
-from cross import OUTPUTS, Problem, fused_cores
+from cross import CURVATURES, OUTPUTS, Problem, fused_cores
 from families import batches, cancelling, near_zero
 from ulp import ulps
 
@@ -150,6 +150,22 @@ def options(dtype, rng):
                 yield Problem(x, "log_softmax", options=given)
 
 
+def second_derivatives(dtype, rng):
+    """Rows side by side and one after the other, with what each has of its own."""
+    for floats in (dtype, np.float16) if dtype == np.float32 else (dtype,):
+        for classes in (1, 3, 10, 33, 129, BLOCK + 17, 5003):
+            x = (rng.normal(size=(5, classes)) * 5).astype(floats)
+            x[3, rng.random(classes) < 0.3] = -np.inf
+            x[4, 0] = 60
+            vector = rng.normal(size=x.shape)
+            target = rng.integers(classes, size=5)
+            for given in ({}, {"softcap": 20.0, "scale": 1.3}, {"z_loss": 1e-3, "label_smoothing": 0.1}):
+                for labels in ({"target": target}, {"labels": rng.dirichlet(np.ones(classes), size=5)}):
+                    yield Problem(x, "product", vector=vector, options=given, **labels)
+                    for kind in CURVATURES:
+                        yield Problem(x, curvature=kind, options=given, **labels)
+
+
 def evaluations(dtype, rng):
     for classes in (1, 3, 10, 33, 129, BLOCK + 17, 5003):
         x = (rng.normal(size=(5, classes)) * 4).astype(dtype)
@@ -171,6 +187,7 @@ FAMILIES = (
     teams,
     past_the_caches,
     options,
+    second_derivatives,
     evaluations,
 )
 
