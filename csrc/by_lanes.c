@@ -14,32 +14,64 @@ enum { VECTOR = 64 }; /* bytes, on every instruction set */
 /* A tile of more than one vector of rows stays in half of the L1 cache. */
 enum { TILE = 16384, VECTORS = XENT_ROWS * sizeof(float) / VECTOR };
 
-/* One thread's own memory. */
+/* The cells of a tile. */
+struct cells {
+    char bytes[XENT_TILE_CLASSES * VECTOR > TILE ? XENT_TILE_CLASSES * VECTOR : TILE];
+};
+
+/* One thread's own memory. The last two are there with options and for second derivatives only. */
 struct workspace {
-    char cells[XENT_TILE_CLASSES * VECTOR > TILE ? XENT_TILE_CLASSES * VECTOR : TILE];
+    struct cells cells;
     struct xent_rows rows;
     struct xent_factors factors;
     size_t target[XENT_ROWS];
+    struct weights *weights;
+    struct second *second;
 };
 
-/* What is there beside it for second derivatives: the largest class is in the place of a target,
- * and the target `label` is a class as any other. */
-struct second_space {
-    char cells[sizeof((struct workspace *)NULL)->cells];
+/* What options make of the rows. */
+struct weights {
+    double of_row[XENT_ROWS]; /* zero where the row does not count */
+    bool all_count;
+    bool marks; /* there are masked classes, whose terms have to be known */
+    double counts[XENT_ROWS], shares[XENT_ROWS];
+    struct cells logits; /* only if it marks */
+};
+
+/* For second derivatives the largest class is in the place of a target, and the target `label` is a
+ * class as any other. */
+struct second {
+    struct cells cells;
     struct xent_lanes_bend bend;
     size_t label[XENT_ROWS];
     double weight[XENT_ROWS], unmasked[XENT_ROWS], ones[XENT_ROWS], values[XENT_ROWS];
-    bool counts[XENT_ROWS], all_count; /* the first unless the second */
 };
 
 size_t xent_lanes_workspace(const struct xent_job *job) {
-    const size_t second = job->second ? xent_whole_lines(sizeof(struct second_space)) : 0;
-    return xent_whole_lines(sizeof(struct workspace)) + second;
+    const size_t weights = job->options ? xent_whole_lines(sizeof(struct weights)) : 0;
+    const size_t second = job->second ? xent_whole_lines(sizeof(struct second)) : 0;
+    return xent_whole_lines(sizeof(struct workspace)) + weights + second;
 }
 
-static struct second_space *second_space_of(struct workspace *work) {
-    char *const end = (char *)work + xent_whole_lines(sizeof *work);
-    return (struct second_space *)(void *)end;
+/* Lanes without a row are computed, too. */
+static struct workspace *workspace_of(const struct xent_job *job, int member) {
+    char *const p = xent_workspace(job, member);
+    struct workspace *const work = (struct workspace *)(void *)p;
+    memset(&work->rows, 0, job->options ? sizeof work->rows : offsetof(struct xent_rows, loss));
+    for (size_t i = 0; i < XENT_ROWS; i++) {
+        work->rows.target_logit[i] = -INFINITY;
+    }
+    const size_t weights = xent_whole_lines(sizeof *work);
+    const size_t second = weights + xent_whole_lines(sizeof(struct weights));
+    work->weights = job->options ? (struct weights *)(void *)(p + weights) : NULL;
+    work->second = job->second ? (struct second *)(void *)(p + second) : NULL;
+    if (job->options) {
+        memset(work->weights->shares, 0, sizeof work->weights->shares);
+    }
+    if (job->second) {
+        memset(work->second, 0, sizeof *work->second);
+    }
+    return work;
 }
 
 /* The vectors of rows that a tile has room for. */
@@ -66,19 +98,122 @@ static bool has_target(const struct xent_job *job) {
     return xent_has(job, TARGET) || job->keeps_largest;
 }
 
+static char *line_of(const struct xent_tile *tile, size_t class) {
+    return tile->cells + (ptrdiff_t)class * tile->pitch;
+}
+
+static void load(const struct xent_job *job, const struct group *group) {
+    const struct xent_tile *const tile = &group->tile;
+    job->kernels->lanes_load(tile, cells_of(job, LOGITS, group, job->problem->logits_stride));
+    const char *mask = xent_has(job, MASK) ? xent_address(job, MASK, &group->at) : NULL;
+    for (size_t k = 0; mask && k < tile->classes; k++) {
+        job->kernels->mask(line_of(tile, k), tile->rows, mask, xent_stride(job, MASK));
+        mask += job->options->mask_stride;
+    }
+}
+
+/* The labels and weights of the group's rows. */
+static void take_labels(const struct xent_job *job, const struct group *group, size_t *label,
+                        struct weights *weights) {
+    const size_t rows = group->tile.rows;
+    xent_read_classes(job, xent_address(job, TARGET, &group->at), rows, label);
+    if (!weights) {
+        return;
+    }
+    weights->all_count = !job->options->ignores && !xent_has(job, ROW_WEIGHT);
+    struct xent_place at = group->at;
+    for (size_t i = 0; i < rows; i++) {
+        weights->of_row[i] = weights->all_count ? 1 : xent_row_weight(job, &at);
+        label[i] = weights->of_row[i] != 0 ? label[i] : 0; /* it need not be a class */
+        at.offset[TARGET] += xent_stride(job, TARGET);
+        at.offset[ROW_WEIGHT] += xent_stride(job, ROW_WEIGHT);
+    }
+}
+
+/* The rows' coefficients, as xent_take_coefficients has them. */
+static void take_coefficients(const struct xent_job *job, const struct group *group,
+                              struct workspace *work) {
+    const struct xent_options *const options = job->options;
+    const double *const of_class = options->class_weight, smoothing = options->label_smoothing;
+    const struct xent_tile *const tile = &group->tile;
+    struct weights *const weights = work->weights;
+    struct xent_rows *const rows = &work->rows;
+    if (job->shares) {
+        job->kernels->lanes_spread(tile, of_class, rows, weights->counts);
+    }
+    weights->marks = false;
+    for (size_t i = 0; i < tile->rows; i++) {
+        const double weight = weights->of_row[i] * (of_class ? of_class[work->target[i]] : 1);
+        rows->own[i] = weight * (1 - smoothing);
+        rows->square[i] = weights->of_row[i] * options->z_loss;
+        rows->target_slope[i] = 1;
+        if (job->shares) {
+            const bool present = rows->target_logit[i] > -INFINITY;
+            const double unmasked = weights->counts[i] + present;
+            const double share = unmasked > 0 ? smoothing / unmasked : 0;
+            weights->shares[i] = weights->of_row[i] * share;
+            weights->marks = weights->marks || unmasked < (double)tile->classes;
+            rows->own[i] += present ? weight * share : 0;
+            rows->rest[i] = weights->shares[i] != 0 ? weights->shares[i] * rows->rest[i] : 0;
+            rows->spread[i] = weights->shares[i] != 0 ? weights->shares[i] * rows->spread[i] : 0;
+        }
+    }
+    if (weights->marks) {
+        memcpy(&weights->logits, tile->cells, tile->classes * (size_t)tile->pitch);
+    }
+}
+
 /* Takes the targets out of the tile, and whatever else of the group finish needs. */
 static void take_rows(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
     if (xent_has(job, TARGET) && !job->keeps_largest) {
-        xent_read_classes(job, xent_address(job, TARGET, &group->at), group->tile.rows,
-                          work->target);
+        take_labels(job, group, work->target, work->weights);
     } else if (has_target(job)) {
         job->kernels->lanes_largest(&group->tile, work->target);
     }
     if (has_target(job)) {
         job->kernels->lanes_take(&group->tile, work->target, work->rows.target_logit);
     }
+    if (job->request.options) {
+        take_coefficients(job, group, work);
+    }
     xent_take_rows(job, &group->at, group->tile.rows, &work->rows, 0);
+}
+
+/* Rows that do not count have nothing but a target, of logit zero and weight zero. */
+static void pass_over_rows(const struct group *group, struct workspace *work) {
+    struct xent_rows *const rows = &work->rows;
+    for (size_t i = 0; !work->weights->all_count && i < group->tile.rows; i++) {
+        if (work->weights->of_row[i] == 0) {
+            rows->others[i] = rows->others_low[i] = rows->exponent[i] = rows->shift[i] = 0;
+            rows->target_logit[i] = 0;
+        }
+    }
+}
+
+static void clear_rows(const struct xent_job *job, const struct xent_tile *tile,
+                       const struct weights *weights) {
+    for (size_t i = 0; !weights->all_count && i < tile->rows; i++) {
+        for (size_t k = 0; weights->of_row[i] == 0 && k < tile->classes; k++) {
+            memset(line_of(tile, k) + i * job->itemsize, 0, job->itemsize);
+        }
+    }
+}
+
+/* Terms less what every class gets of a row's label. */
+static void emit_shared(const struct xent_job *job, const struct group *group,
+                        struct workspace *work) {
+    const struct xent_tile *const tile = &group->tile;
+    struct weights *const weights = work->weights;
+    const struct xent_tile logits = {weights->logits.bytes, tile->rows, tile->classes, tile->pitch};
+    for (size_t k = 0; weights->marks && k < tile->classes; k++) {
+        job->kernels->mark(line_of(tile, k), tile->rows, line_of(&logits, k));
+    }
+    for (size_t i = 0; i < tile->rows; i++) { /* infinity times zero is zero here */
+        weights->shares[i] *= weights->shares[i] != 0 ? work->rows.upstream[i] : 1;
+    }
+    job->kernels->lanes_emit_less(tile, &work->factors, weights->shares,
+                                  job->options->class_weight);
 }
 
 /* The values take the place of what reduce has left in the tile.
@@ -90,40 +225,39 @@ static void emit(const struct xent_job *job, const struct group *group, struct w
         return;
     }
     job->finish->factors(&work->rows, group->tile.rows, job->single, &work->factors);
-    job->kernels->lanes_emit(&group->tile, &work->factors);
+    if (job->shares) {
+        emit_shared(job, group, work);
+    } else {
+        job->kernels->lanes_emit(&group->tile, &work->factors);
+    }
     if (has_target(job)) {
         job->kernels->lanes_put(&group->tile, work->target, work->rows.target_gradient);
     }
+    if (work->weights) {
+        clear_rows(job, &group->tile, work->weights);
+    }
 }
 
-/* The labels and weights of the group's rows; those that do not count have the weight zero. */
-static void take_labels(const struct xent_job *job, const struct group *group,
-                        struct second_space *second) {
-    const double *const weights = job->options->class_weight;
-    const size_t rows = group->tile.rows;
-    xent_read_classes(job, xent_address(job, TARGET, &group->at), rows, second->label);
-    second->all_count = !job->options->ignores && !xent_has(job, ROW_WEIGHT);
-    for (size_t i = 0; i < rows; i++) {
-        second->weight[i] = 1;
+/* The label's weight in every row, and what else second derivatives need of the logits. */
+static void take_second(const struct xent_job *job, const struct group *group,
+                        struct workspace *work) {
+    const double *const of_class = job->options->class_weight;
+    struct second *const second = work->second;
+    take_labels(job, group, second->label, work->weights);
+    for (size_t i = 0; i < group->tile.rows; i++) {
+        second->weight[i] = work->weights->of_row[i] * (of_class ? of_class[second->label[i]] : 1);
     }
-    struct xent_place at = group->at;
-    for (size_t i = 0; !second->all_count && i < rows; i++) {
-        second->weight[i] = xent_row_weight(job, &at);
-        second->counts[i] = second->weight[i] != 0;
-        second->label[i] = second->counts[i] ? second->label[i] : 0; /* it need not be a class */
-        at.offset[TARGET] += xent_stride(job, TARGET);
-        at.offset[ROW_WEIGHT] += xent_stride(job, ROW_WEIGHT);
-    }
-    for (size_t i = 0; weights && i < rows; i++) {
-        second->weight[i] *= weights[second->label[i]];
+    if (job->problem->curvature_kind == XENT_LIGHTGBM) {
+        job->kernels->lanes_count(&group->tile, second->unmasked);
     }
 }
 
 /* Both derivatives of the largest class, and the gradient at the label. */
 static void emit_kept(const struct xent_job *job, const struct group *group, struct workspace *work,
-                      struct second_space *second) {
+                      struct second *second) {
     const struct xent_tile *const tile = &group->tile;
-    const struct xent_tile curvature = {second->cells, tile->rows, tile->classes, tile->pitch};
+    const struct xent_tile curvature = {second->cells.bytes, tile->rows, tile->classes,
+                                        tile->pitch};
     const struct xent_rows *const rows = &work->rows;
     const double floor = second->bend.floor;
     double *const values = second->values;
@@ -146,17 +280,9 @@ static void emit_kept(const struct xent_job *job, const struct group *group, str
     job->kernels->lanes_put(tile, second->label, values);
 }
 
-static void clear_row(const struct xent_job *job, const struct xent_tile *tile, char *cells,
-                      size_t row) {
-    for (size_t k = 0; k < tile->classes; k++) {
-        memset(cells + (ptrdiff_t)k * tile->pitch + (ptrdiff_t)(row * job->itemsize), 0,
-               job->itemsize);
-    }
-}
-
 /* The gradient takes the place of what reduce has left in the tile, and the curvature is beside. */
 static void emit_second(const struct xent_job *job, const struct group *group,
-                        struct workspace *work, struct second_space *second) {
+                        struct workspace *work, struct second *second) {
     const struct xent_tile *const tile = &group->tile;
     struct xent_lanes_bend *const bend = &second->bend;
     for (size_t i = 0; i < tile->rows; i++) {
@@ -165,19 +291,16 @@ static void emit_second(const struct xent_job *job, const struct group *group,
         bend->by_curvature[i] = xent_curvature_factor(job, second->unmasked[i]);
     }
     bend->floor = xent_curvature_floor(job);
-    bend->cells = second->cells;
+    bend->cells = second->cells.bytes;
     job->finish->share_factors(&work->rows, tile->rows, second->ones, job->single, &bend->shares);
     job->finish->share_factors(&work->rows, tile->rows, second->weight, job->single,
                                &bend->gradient);
     job->kernels->lanes_bend(tile, bend);
     emit_kept(job, group, work, second);
-    for (size_t i = 0; !second->all_count && i < tile->rows; i++) {
-        if (!second->counts[i]) {
-            clear_row(job, tile, tile->cells, i);
-            clear_row(job, tile, second->cells, i);
-        }
-    }
-    const struct xent_tile curvature = {second->cells, tile->rows, tile->classes, tile->pitch};
+    const struct xent_tile curvature = {second->cells.bytes, tile->rows, tile->classes,
+                                        tile->pitch};
+    clear_rows(job, tile, work->weights);
+    clear_rows(job, &curvature, work->weights);
     job->kernels->lanes_store(&curvature,
                               cells_of(job, CURVATURE, group, job->problem->curvature_stride),
                               job->plan.stream);
@@ -187,20 +310,19 @@ static void run_group(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
     const struct xent_problem *problem = job->problem;
     const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
-    job->kernels->lanes_load(&group->tile, cells_of(job, LOGITS, group, problem->logits_stride));
-    struct second_space *const second = job->second ? second_space_of(work) : NULL;
-    if (second) {
-        take_labels(job, group, second);
-        if (job->problem->curvature_kind == XENT_LIGHTGBM) {
-            job->kernels->lanes_count(&group->tile, second->unmasked);
-        }
+    load(job, group);
+    if (job->second) {
+        take_second(job, group, work);
     }
     take_rows(job, group, work);
     job->kernels->lanes_reduce(&group->tile, from_exps, &work->rows);
+    if (job->request.options) {
+        pass_over_rows(group, work);
+    }
     xent_finish_rows(job, &work->rows, group->first, group->tile.rows);
     if (xent_has(job, VALUES)) {
-        if (second) {
-            emit_second(job, group, work, second);
+        if (job->second) {
+            emit_second(job, group, work, work->second);
         } else {
             emit(job, group, work);
         }
@@ -225,21 +347,14 @@ static size_t group_size(const struct xent_job *job, const struct xent_cursor *a
 
 static void run_lanes(void *context, int member, int team) {
     const struct xent_job *job = context;
-    struct workspace *work = (struct workspace *)(void *)xent_workspace(job, member);
+    struct workspace *const work = workspace_of(job, member);
     const struct xent_range range = xent_share(job->rows, member, team);
     struct xent_cursor at = xent_at_row(job, range.begin);
-    /* Lanes without a row are computed, too. */
-    memset(&work->rows, 0, offsetof(struct xent_rows, loss));
-    for (size_t i = 0; i < XENT_ROWS; i++) {
-        work->rows.target_logit[i] = -INFINITY;
-    }
-    if (job->second) {
-        memset(second_space_of(work), 0, sizeof(struct second_space));
-    }
     for (size_t row = range.begin, rows; row < range.end; row += rows) {
         rows = group_size(job, &at, range.end - row);
         const size_t pitch = (rows * job->itemsize + VECTOR - 1) / VECTOR * VECTOR;
-        const struct xent_tile tile = {work->cells, rows, job->problem->classes, (ptrdiff_t)pitch};
+        const struct xent_tile tile = {work->cells.bytes, rows, job->problem->classes,
+                                       (ptrdiff_t)pitch};
         run_group(job, &(struct group){at.place, row, tile}, work);
         xent_advance(&at, job, rows);
     }
@@ -247,6 +362,6 @@ static void run_lanes(void *context, int member, int team) {
 }
 
 void xent_run_lanes(struct xent_job *job) {
-    job->request.options = false; /* weights come after finish here */
+    job->request.options = job->options && !job->second; /* there, weights come after finish */
     xent_parallel(job->plan.threads, run_lanes, job);
 }

@@ -239,6 +239,16 @@ struct xent_aside {
     /* The sums over all classes; the terms take the logits' place if `keep`. */                   \
     KERNEL(lanes_reduce, void, (const struct xent_tile *tile, bool keep, struct xent_rows *rows))  \
     KERNEL(lanes_emit, void, (const struct xent_tile *tile, const struct xent_factors *factors))   \
+    /* The classes of every row that are not masked: their `top`, their sum of weights (or of      \
+     * ones) as `rest`, that of weights * (top - z) as `spread`, and how many they are. */         \
+    KERNEL(lanes_spread, void,                                                                     \
+           (const struct xent_tile *tile, const double *weights, struct xent_rows *rows,           \
+            double *counts))                                                                       \
+    /* As lanes_emit, but less offset * weights (or ones); marked terms count as zero, and nothing \
+     * is subtracted from them. */                                                                 \
+    KERNEL(lanes_emit_less, void,                                                                  \
+           (const struct xent_tile *tile, const struct xent_factors *factors,                      \
+            const double *offset, const double *weights))                                          \
     /* How many classes of every row are not masked. */                                            \
     KERNEL(lanes_count, void, (const struct xent_tile *tile, double *counts))                      \
     /* The gradient takes the place of the terms. */                                               \

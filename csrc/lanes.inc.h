@@ -278,6 +278,24 @@ static void V(lanes_emit)(const struct xent_tile *tile, const struct xent_factor
     }
 }
 
+static void V(lanes_emit_less)(const struct xent_tile *tile, const struct xent_factors *factors,
+                               const double *offset, const double *weights) {
+    const V(vec) zero = V(set1)(0);
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        const struct V(factor)
+            factor = {V(from_doubles)(factors->high + row), V(from_doubles)(factors->low + row),
+                      V(from_doubles)(factors->post + row)};
+        const V(vec) of_row = V(from_doubles)(offset + row);
+        for (size_t k = 0; k < tile->classes; k++) {
+            REAL *const e = V(tile_at)(tile, k, row);
+            const V(vec) term = V(load)(e);
+            const V(vec) of_class = V(mul)(of_row, V(set1)(weights ? (REAL)weights[k] : 1));
+            const V(vec) less = V(less)(term, zero, zero, of_class);
+            V(store)(e, V(times_less)(V(max)(zero, term), &factor, less));
+        }
+    }
+}
+
 static void V(lanes_emit_shifted)(const struct xent_tile *tile, const double *high,
                                   const double *low) {
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
@@ -286,6 +304,37 @@ static void V(lanes_emit_shifted)(const struct xent_tile *tile, const double *hi
             REAL *const x = V(tile_at)(tile, k, row);
             V(store)(x, V(sub)(V(sub)(V(load)(x), a), b));
         }
+    }
+}
+
+/* Eight rows of a tile. */
+XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, size_t row, const double *weights,
+                                struct xent_rows *rows, double *counts) {
+    const vec zero = number(0), one = number(1), masked = number(-INFINITY);
+    vec top = masked, count = zero;
+    for (size_t k = 0; k < tile->classes; k++) {
+        top = f64_max(V(widen)(V(tile_at)(tile, k, row)), top);
+    }
+    top = f64_less(masked, top, top, zero);
+    struct V(carried) mass = {zero, zero}, spread = {zero, zero};
+    for (size_t k = 0; k < tile->classes; k++) {
+        const vec x = V(widen)(V(tile_at)(tile, k, row));
+        const vec weight = weights ? number(weights[k]) : one;
+        const vec c = f64_less(masked, x, weight, zero);
+        count = f64_add(count, f64_less(masked, x, one, zero));
+        V(carry)(&mass, c);
+        V(carry)(&spread, f64_less(zero, c, f64_mul(c, f64_sub(top, x)), zero));
+    }
+    f64_store(rows->top + row, top);
+    f64_store(rows->rest + row, f64_add(mass.high, mass.low));
+    f64_store(rows->spread + row, f64_add(spread.high, spread.low));
+    f64_store(counts + row, count);
+}
+
+static void V(lanes_spread)(const struct xent_tile *tile, const double *weights,
+                            struct xent_rows *rows, double *counts) {
+    for (size_t row = 0; row < tile->rows; row += f64_LANES) {
+        V(spread_rows)(tile, row, weights, rows, counts);
     }
 }
 

@@ -47,16 +47,19 @@ static bool is_half(const struct xent_problem *problem) {
     return problem->dtype == XENT_F16 || problem->dtype == XENT_BF16;
 }
 
-/* Whether the options give rows weights and nothing else. */
-static bool only_weighs(const struct xent_options *options) {
-    return options->scale == 1 && options->softcap == 0 && options->label_smoothing == 0 &&
-           options->z_loss == 0 && !options->mask.data && !options->labels.probabilities.data;
+/* Whether rows that lie side by side can have these options. */
+static bool lanes_take(const struct xent_problem *problem) {
+    const struct xent_options *options = problem->options;
+    const bool as_is = options->scale == 1 && options->softcap == 0;
+    const bool only_weighs =
+        options->label_smoothing == 0 && options->z_loss == 0 && !options->mask.data;
+    return as_is && problem->target.data && (!problem->curvature.data || only_weighs);
 }
 
 static bool takes_lanes(const struct xent_problem *problem) {
     return problem->classes <= XENT_TILE_CLASSES && !is_half(problem) && !problem->swapped &&
-           (!problem->options || (problem->curvature.data && only_weighs(problem->options))) &&
-           problem->output != XENT_PRODUCT && !problem->evaluation;
+           (!problem->options || lanes_take(problem)) && problem->output != XENT_PRODUCT &&
+           !problem->evaluation;
 }
 
 static size_t size_of_value(const struct xent_problem *problem) {

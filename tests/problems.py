@@ -183,8 +183,9 @@ def cases(
     classes: Sequence[int] = (1, 2, 3, 5),
     layouts: Sequence[str] = tuple(LAYOUTS),
     infinities: bool = True,
+    plain: bool = False,
 ) -> Case:
-    """Return a strategy for valid arguments."""
+    """Return a strategy for valid arguments; if `plain`, labels are integers and logits are not transformed."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shape = (*draw(st.sampled_from(rows)), draw(st.sampled_from(classes)))
     axis = draw(st.sampled_from(range(-len(shape), len(shape))))
@@ -195,7 +196,11 @@ def cases(
 
     x = _logits(draw, rng, shape, infinities=infinities).astype(draw(st.sampled_from(dtypes)))
     logits = laid_out(_classes_at(axis, x), chosen(layouts if len(shape) > 1 else without))
-    target, of_target = _target(draw, rng, shape[:-1], shape[-1], axis, without)
+    if plain:
+        labels, of_target = _labels(draw, rng, shape[-1], shape[:-1])
+        target: Any = laid_out(labels, chosen(without))
+    else:
+        target, of_target = _target(draw, rng, shape[:-1], shape[-1], axis, without)
     options: dict[str, Any] = {"axis": axis, **of_target}
     if draw(st.booleans()):
         weight = rng.choice([0, 0.5, 1, 2.25], size=shape[-1])
@@ -211,7 +216,7 @@ def cases(
         ("scale", (0.5, 14.3, 0.1, 1.0)),
         ("softcap", (30.0, 5.0, None)),
     ):
-        if draw(st.booleans()):
+        if draw(st.booleans()) and not (plain and name in ("scale", "softcap")):
             options[name] = draw(st.sampled_from(values))
     options["reduction"] = draw(st.sampled_from(["mean", "sum", "none"]))
     if options["reduction"] == "mean" and draw(st.booleans()):

@@ -188,7 +188,11 @@ def check(case, out_layout, wide, in_place):
 class TestAgainstTheOracle:
     """Any combination of options, for rows side by side and rows one after the other."""
 
-    @pytest.mark.parametrize(("sizes", "many"), [(FEW, 150), (MANY, 60)], ids=["few classes", "many classes"])
+    @pytest.mark.parametrize(
+        ("sizes", "many"),
+        [(FEW, 150), ({"plain": True, **FEW}, 100), (MANY, 60)],
+        ids=["few classes", "few classes, plain logits", "many classes"],
+    )
     def test_losses_and_gradients(self, dtype, sizes, many):
         @examples(many)
         @hypothesis.given(
@@ -254,7 +258,9 @@ def every_option(rng, shape, kind):
         "scale": 0.7,
         "softcap": 20.0,
     }
-    if kind == "labels":
+    if kind == "labels of plain logits":
+        del options["scale"], options["softcap"]
+    if kind.startswith("labels"):
         target = rng.integers(classes, size=shape[0])
         options["ignore_index"] = int(target[0])
         options["class_mask"][np.arange(len(target)), target] = True
@@ -267,10 +273,11 @@ def every_option(rng, shape, kind):
     return target, options
 
 
+KINDS = ("labels", "labels of plain logits", "probabilities", "sparse")
 PER_ROW = ("sample_weight", "class_mask")
 
 
-@pytest.mark.parametrize("kind", ["labels", "probabilities", "sparse"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("classes", [3, 40, 128, 129, 2048, 5000])
 def test_a_row_depends_on_itself_alone(rng, dtype, classes, kind):
     shape = (70 if classes < 200 else 5, classes)
@@ -287,7 +294,7 @@ def test_a_row_depends_on_itself_alone(rng, dtype, classes, kind):
         assert same_bits(xent.cross_entropy(x[rows], part, reduction="none", **of_rows), loss[rows])
 
 
-@pytest.mark.parametrize("kind", ["labels", "probabilities", "sparse"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(3000, 10), (100, 300), (1, 300_000), (3, 50_000)])
 def test_threads_change_nothing(rng, dtype, shape, kind):
     x = rng.normal(size=shape, scale=4).astype(dtype)
@@ -475,6 +482,21 @@ def test_smoothing_leaves_masked_classes_out(rng, dtype):
     np.testing.assert_allclose(grad.sum(axis=1, dtype=np.float64), 0, atol=1e-6)
     expected = reference.cross_entropy(x[:, [0, 1, 2, 3, 5]].astype(np.float64), [0, 1, 2], label_smoothing=0.3)
     assert loss == pytest.approx(expected, rel=4e-7)
+
+
+@pytest.mark.parametrize("classes", [6, 40, 129, 2100])
+@pytest.mark.parametrize("weight_of_target", [0.0, 2.0])
+def test_smoothing_of_a_masked_target(rng, dtype, classes, weight_of_target):
+    """The target gets no share, nor do the others get its."""
+    x = rng.normal(size=(3, classes)).astype(dtype)
+    x[:2, 4] = -inf
+    weight = rng.random(classes) + 0.1
+    weight[4] = weight_of_target
+    options = {"label_smoothing": 0.3, "weight": weight, "reduction": "none"}
+    loss, grad = xent.cross_entropy_and_grad(x, [4, 1, 4], **options)
+    exact_loss, exact = reference.cross_entropy_and_grad(x.astype(np.float64), [4, 1, 4], **options)
+    assert ulps(loss, exact_loss) <= 4
+    np.testing.assert_allclose(grad, exact, rtol=1e-5 if dtype == np.float32 else 1e-12, atol=1e-8)
 
 
 def test_tails(rng, dtype):
