@@ -200,9 +200,9 @@ struct xent_aside {
            (const struct xent_emission *emission, const struct xent_adjustment *by, size_t n))     \
     /* Of the classes but `skip`, no larger than `top`. A class of c = 0 adds nothing, and no      \
      * masked one does without `labels`; else c = labels * weights, both of which may be NULL. */  \
-    KERNEL(spread, struct xent_spread,                                                             \
+    KERNEL(spread, void,                                                                           \
            (const struct xent_logits *logits, size_t n, size_t skip, double top,                   \
-            const void *labels, const void *weights))                                              \
+            const void *labels, const void *weights, struct xent_spread *result))                  \
     /* Sum of e * scale * (top - u - low) over the terms that reduce has kept, in the unit of its  \
      * sum; a term of zero adds nothing. */                                                        \
     KERNEL(spread_terms, double,                                                                   \

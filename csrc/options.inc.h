@@ -65,8 +65,8 @@ XENT_INLINE void V(spread_lanes)(struct V(spreading) * sums, const REAL *u, cons
     V(carry)(&sums->count, present);
 }
 
-static struct xent_spread V(spread)(const struct xent_logits *logits, size_t n, size_t skip,
-                                    double top, const void *labels, const void *weights) {
+static void V(spread)(const struct xent_logits *logits, size_t n, size_t skip, double top,
+                      const void *labels, const void *weights, struct xent_spread *result) {
     const REAL *const u = logits->u, *const low = logits->low;
     const REAL *const t = labels, *const w = weights;
     const vec zero = number(0), finite_top = number(top == -INFINITY ? 0 : top);
@@ -88,8 +88,9 @@ static struct xent_spread V(spread)(const struct xent_logits *logits, size_t n, 
         }
         V(spread_lanes)(&sums, part[0], part[1], t ? part[2] : NULL, part[3], finite_top);
     }
-    return (struct xent_spread){V(carried_total)(&sums.mass), V(carried_total)(&sums.spread),
-                                V(carried_total)(&sums.count)};
+    result->mass = V(carried_total)(&sums.mass);
+    result->spread = V(carried_total)(&sums.spread);
+    result->count = V(carried_total)(&sums.count);
 }
 
 /* What V(adjust) works with, as vectors. */
