@@ -462,6 +462,7 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
     outlet->emission.factor =
         job->finish->factor(row->scalars, row->lane, &row->space.sums[index], &job->request);
     outlet->emission.offset = 0;
+    outlet->emission.labels = NULL;
     outlet->emission.stream = job->plan.stream;
     const enum xent_values output = job->problem->output;
     if (!job->options || (output != XENT_GRADIENT && output != XENT_PRODUCT)) {
@@ -470,12 +471,23 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
     const double upstream = row->scalars->upstream[row->lane];
     /* Infinity times zero is zero here. */
     const double share = row->shares.weights != 0 ? upstream * row->shares.weights : 0;
-    const bool same = !job->class_weight && !is_marked(job, row, index);
-    outlet->adjusts = job->dense_labels || row->space.slopes || (job->shares && !same);
-    outlet->emission.offset = share;
+    const bool marked = is_marked(job, row, index), weighs = job->shares && job->class_weight;
+    const char *const weights = job->class_weight ? (const char *)job->class_weight + offset : NULL;
+    outlet->adjusts = row->space.slopes || marked || (job->dense_labels && weighs);
+    if (!outlet->adjusts && job->dense_labels) {
+        outlet->emission.labels =
+            xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels);
+        outlet->emission.by_labels = upstream * row->shares.labels;
+        outlet->emission.offset = share;
+    } else if (!outlet->adjusts && weighs) {
+        outlet->emission.labels = weights;
+        outlet->emission.by_labels = share;
+    } else {
+        outlet->emission.offset = share;
+    }
     if (outlet->adjusts) {
         outlet->adjustment = (struct xent_adjustment){
-            .weights = job->class_weight ? (const char *)job->class_weight + offset : NULL,
+            .weights = weights,
             .slopes = row->space.slopes ? row->space.slopes + offset : NULL,
             .by_labels = upstream * row->shares.labels,
             .by_weights = share,

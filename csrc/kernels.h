@@ -129,14 +129,16 @@ struct xent_adjustment {
     double by_labels, by_weights;
 };
 
-/* Terms that reduce has kept, on their way out: out = exps * factor - offset. Those of masked
- * classes are negative, if an offset or an adjustment needs to know them; they count as zero, and
- * no weight is subtracted from them. */
+/* Terms that reduce has kept, on their way out: out = exps * factor - (labels * by_labels +
+ * offset). Those of masked classes are negative, if an adjustment needs to know them; they count as
+ * zero there, and no weight is subtracted from them. */
 struct xent_emission {
     const void *exps; /* NULL: nothing to emit */
     void *out;
     struct xent_factor factor;
     double offset;
+    const void *labels; /* of as many classes; NULL: none */
+    double by_labels;   /* if there are any */
     bool stream; /* past the caches; out is not exps then, and other threads see it after a fence */
 };
 

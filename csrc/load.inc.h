@@ -156,11 +156,8 @@ static void V(mask)(void *logits, size_t n, const char *mask, ptrdiff_t stride) 
 
 /* Eight numbers as doubles. */
 XENT_INLINE vec V(widen)(const REAL *x) {
-    double lane[f64_LANES];
-    for (size_t k = 0; k < f64_LANES; k++) {
-        lane[k] = (double)x[k];
-    }
-    return f64_load(lane);
+    const void *const p = x;
+    return sizeof(REAL) == sizeof(double) ? f64_load(p) : f64_of_floats(p);
 }
 
 /* tanh a = -m / (2 + m) and 1 - tanh^2 a = 4 e / (2 + m)^2, with e = e^(-2a), m = e - 1 and a >= 0:

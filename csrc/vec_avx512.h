@@ -60,4 +60,6 @@ XENT_DEFINE(f32, float, __m512, ps, _mm512_castps_si512, _mm512_castsi512_ps, ep
 XENT_DEFINE(f64, double, __m512d, pd, _mm512_castpd_si512, _mm512_castsi512_pd, epi64, 52)
 #undef XENT_DEFINE
 
+XENT_INLINE __m512d f64_of_floats(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+
 #endif
