@@ -426,7 +426,8 @@ XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_
     static const REAL zeros[XENT_BLOCK];
     const struct V(span) span = {logits->u, logits->low ? logits->low : zeros};
     struct xent_sum result;
-    const double scale = treatment == SCALED ? logits->scale : 1;
+    const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
+    const double scale = multiplies ? logits->scale : 1;
     const struct V(reference) ref = V(refer_to)((REAL)max, scale, &result);
     struct V(aside) own = {
         .exps = aside->exps,
@@ -460,6 +461,8 @@ DEFINE_REDUCE(as_is_with_offset, AS_IS, KEEP_WITH_OFFSET)
 DEFINE_REDUCE(as_is_with_labels, AS_IS, KEEP_WITH_LABELS)
 DEFINE_REDUCE(shifted, SHIFTED, KEEP_NOTHING)
 DEFINE_REDUCE(shifted_kept, SHIFTED, KEEP_TERMS)
+DEFINE_REDUCE(multiplied, MULTIPLIED, KEEP_NOTHING)
+DEFINE_REDUCE(multiplied_kept, MULTIPLIED, KEEP_TERMS)
 DEFINE_REDUCE(scaled, SCALED, KEEP_NOTHING)
 DEFINE_REDUCE(scaled_kept, SCALED, KEEP_TERMS)
 #undef DEFINE_REDUCE
@@ -467,6 +470,10 @@ DEFINE_REDUCE(scaled_kept, SCALED, KEEP_TERMS)
 static struct xent_sum V(reduce)(const struct xent_logits *logits, size_t n, size_t skip,
                                  double max, struct xent_aside *aside) {
     const bool keep = aside->exps != NULL;
+    if (logits->scale != 1 && !logits->low && !V(is_shifted)(max * logits->scale)) {
+        return keep ? V(reduce_multiplied_kept)(logits, n, skip, max, aside)
+                    : V(reduce_multiplied)(logits, n, skip, max, aside);
+    }
     if (logits->scale != 1 || logits->low) {
         return keep ? V(reduce_scaled_kept)(logits, n, skip, max, aside)
                     : V(reduce_scaled)(logits, n, skip, max, aside);
