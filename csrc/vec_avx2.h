@@ -61,6 +61,7 @@ XENT_DEFINE(f64x4, double, __m256d, pd, _mm256_castpd_si256, _mm256_castsi256_pd
 #undef XENT_DEFINE
 
 XENT_INLINE __m256d f64x4_of_floats(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+XENT_INLINE void f64x4_to_floats(float *p, __m256d x) { _mm_storeu_ps(p, _mm256_cvtpd_ps(x)); }
 
 #define REAL float
 #define NARROW(name) JOIN(f32x8, name)
@@ -74,6 +75,6 @@ XENT_INLINE __m256d f64x4_of_floats(const float *p) { return _mm256_cvtps_pd(_mm
 #define N 4
 #include "vec_pair.inc.h"
 #undef REAL
-XENT_DEFINE_OF_FLOATS(f64, f64x4, 4)
+XENT_DEFINE_FLOATS(f64, f64x4, 4)
 
 #endif
