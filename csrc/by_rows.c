@@ -260,9 +260,13 @@ static void note_vector(const struct xent_job *job, struct xent_note *note, cons
     note->dot = job->kernels->dot(exps, block.size, kept, slopes, vector);
 }
 
+static bool is_marked(const struct xent_job *job, const struct row *row, size_t index) {
+    return job->shares && row->space.notes[index].marked;
+}
+
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
                                  const struct workspace *work, size_t index, struct found found,
-                                 struct xent_aside aside) {
+                                 struct xent_aside *aside) {
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
     const struct row_space *space = &row->space;
@@ -276,24 +280,24 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
         found.known = false; /* of the others it is not */
     }
     const double max = largest_but(job, row, &logits, block, skip, found);
-    aside.exps = space->exps ? space->exps + offset : NULL;
-    aside.keeps_skip = job->keeps_largest; /* most of them are not kept apart in the end */
+    aside->exps = space->exps ? space->exps + offset : NULL;
+    aside->keeps_skip = job->keeps_largest; /* most of them are not kept apart in the end */
     struct xent_evaluation_space evaluation = work->evaluation;
     if (evaluation.terms) {
         evaluation.terms = move_from(evaluation.terms, logits.u, PAGE / 4);
-        aside.exps = evaluation.terms;
+        aside->exps = evaluation.terms;
     }
-    space->sums[index] = job->kernels->reduce(&logits, block.size, skip, max, &aside);
+    space->sums[index] = job->kernels->reduce(&logits, block.size, skip, max, aside);
     if (space->notes) {
         struct xent_note *const note = &space->notes[index];
-        *note = xent_note_block(job, &row->at, block.begin, block.size, &logits, load.slopes, skip,
-                                max, work->labels);
-        if (note->marked && aside.exps) {
-            job->kernels->mark(aside.exps, block.size, logits.u);
+        xent_note_block(job, &row->at, block.begin, block.size, &logits, load.slopes, skip, max,
+                        work->labels, note);
+        if (is_marked(job, row, index) && aside->exps) {
+            job->kernels->mark(aside->exps, block.size, logits.u);
         }
         if (xent_has(job, DIRECTION)) {
             xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
-            note_vector(job, note, aside.exps, load.slopes, block, work->vector);
+            note_vector(job, note, aside->exps, load.slopes, block, work->vector);
         }
     }
     if (space->findings) {
@@ -302,8 +306,8 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
                                 &space->notes[index], &row->label, &evaluation);
     }
     return (struct found){
-        .known = aside.ahead != NULL,
-        .max = aside.ahead_max,
+        .known = aside->ahead != NULL,
+        .max = aside->ahead_max,
         .record = keeps_largest ? space->notes[index].logit : record,
     };
 }
@@ -439,49 +443,61 @@ static void *store_to(const struct xent_job *job, const struct row *row,
  * for all. */
 struct outlet {
     struct xent_emission emission;
-    struct xent_adjustment adjustment;
+    struct xent_adjustment adjustment; /* if it adjusts */
     bool adjusts;
 };
 
-static struct outlet outlet_of(const struct xent_job *job, const struct row *row,
-                               const struct workspace *work, size_t index) {
+/* Only what is asked for is filled in: a store waits behind those that go past the caches. */
+static void open_outlet(const struct xent_job *job, const struct row *row,
+                        const struct workspace *work, size_t index, struct outlet *outlet) {
+    outlet->emission.exps = NULL;
+    outlet->adjusts = false;
     if (!row->space.exps || !row->counts) {
-        return (struct outlet){.emission = {.exps = NULL}};
+        return;
     }
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
-    struct outlet outlet = {
-        .emission = {
-            .exps = row->space.exps + offset,
-            .out = store_to(job, row, work, block),
-            .factor = job->finish->factor(row->scalars, row->lane, &row->space.sums[index],
-                                          &job->request),
-            .stream = job->plan.stream,
-        }};
+    outlet->emission.exps = row->space.exps + offset;
+    outlet->emission.out = store_to(job, row, work, block);
+    outlet->emission.factor =
+        job->finish->factor(row->scalars, row->lane, &row->space.sums[index], &job->request);
+    outlet->emission.offset = 0;
+    outlet->emission.labels = NULL;
+    outlet->emission.stream = job->plan.stream;
     const enum xent_values output = job->problem->output;
     if (!job->options || (output != XENT_GRADIENT && output != XENT_PRODUCT)) {
-        return outlet;
+        return;
     }
     const double upstream = row->scalars->upstream[row->lane];
     /* Infinity times zero is zero here. */
     const double share = row->shares.weights != 0 ? upstream * row->shares.weights : 0;
-    outlet.adjustment = (struct xent_adjustment){
-        .weights = job->class_weight ? (const char *)job->class_weight + offset : NULL,
-        .slopes = row->space.slopes ? row->space.slopes + offset : NULL,
-        .by_labels = upstream * row->shares.labels,
-        .by_weights = share,
-    };
-    const bool same = !job->class_weight && !row->space.notes[index].marked;
-    outlet.adjusts = job->dense_labels || row->space.slopes || (job->shares && !same);
-    outlet.emission.offset = share;
-    return outlet;
+    const bool marked = is_marked(job, row, index), weighs = job->shares && job->class_weight;
+    const char *const weights = job->class_weight ? (const char *)job->class_weight + offset : NULL;
+    outlet->adjusts = row->space.slopes || marked || (job->dense_labels && weighs);
+    if (!outlet->adjusts && job->dense_labels) {
+        outlet->emission.labels =
+            xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels);
+        outlet->emission.by_labels = upstream * row->shares.labels;
+        outlet->emission.offset = share;
+    } else if (!outlet->adjusts && weighs) {
+        outlet->emission.labels = weights;
+        outlet->emission.by_labels = share;
+    } else {
+        outlet->emission.offset = share;
+    }
+    if (outlet->adjusts) {
+        outlet->adjustment = (struct xent_adjustment){
+            .weights = weights,
+            .slopes = row->space.slopes ? row->space.slopes + offset : NULL,
+            .by_labels = upstream * row->shares.labels,
+            .by_weights = share,
+        };
+    }
 }
 
-/* What can be emitted while the next block is reduced. */
-static struct xent_emission emission_along(const struct xent_job *job,
-                                           const struct outlet *outlet) {
-    const bool later = outlet->adjusts || job->problem->output == XENT_PRODUCT;
-    return later ? (struct xent_emission){.exps = NULL} : outlet->emission;
+/* Whether what there is to emit can be while the next block is reduced. */
+static bool emits_along(const struct xent_job *job, const struct outlet *outlet) {
+    return !outlet->adjusts && job->problem->output != XENT_PRODUCT;
 }
 
 /* q of the class that a block keeps apart, and the row does not, times what is emitted with it. */
@@ -680,10 +696,10 @@ static void complete_block(const struct xent_job *job, const struct row *row,
 
 static void emit_block(const struct xent_job *job, const struct row *row,
                        const struct workspace *work, size_t index) {
-    const struct outlet outlet = outlet_of(job, row, work, index);
-    const struct xent_emission emission = emission_along(job, &outlet);
-    if (emission.exps) {
-        job->kernels->emit(&emission, block_at(job, index).size);
+    struct outlet outlet;
+    open_outlet(job, row, work, index, &outlet);
+    if (outlet.emission.exps && emits_along(job, &outlet)) {
+        job->kernels->emit(&outlet.emission, block_at(job, index).size);
     }
     complete_block(job, row, work, index, &outlet);
 }
@@ -698,12 +714,16 @@ static void emit_row(const struct xent_job *job, const struct row *row,
 /* Reduces a block of one row while that of another, which may be NULL, is emitted. */
 static struct found reduce_beside(const struct xent_job *job, const struct row *row,
                                   const struct row *last, const struct workspace *work,
-                                  size_t index, struct found found, struct xent_aside aside) {
+                                  size_t index, struct found found, struct xent_aside *aside) {
+    aside->emission.exps = NULL;
     if (!last) {
         return reduce_block(job, row, work, index, found, aside);
     }
-    const struct outlet outlet = outlet_of(job, last, work, index);
-    aside.emission = emission_along(job, &outlet);
+    struct outlet outlet;
+    open_outlet(job, last, work, index, &outlet);
+    if (emits_along(job, &outlet)) {
+        aside->emission = outlet.emission;
+    }
     found = reduce_block(job, row, work, index, found, aside);
     complete_block(job, last, work, index, &outlet);
     return found;
@@ -730,10 +750,9 @@ static void run_rows(void *context, int member, int team) {
         begin_row(job, &at.place, &work, n, row);
         xent_advance(&at, job, 1);
         for (size_t i = 0; row->counts && i < count_blocks(job); i++) {
-            struct xent_aside aside = {
-                .ahead = block_ahead(job, row, i, n + 1 < count ? &at.place : NULL),
-            };
-            found = reduce_beside(job, row, last, &work, i, found, aside);
+            struct xent_aside aside;
+            aside.ahead = block_ahead(job, row, i, n + 1 < count ? &at.place : NULL);
+            found = reduce_beside(job, row, last, &work, i, found, &aside);
         }
         if (row->counts) {
             merge_row(job, row, range.begin + n, work.evaluation.best);
@@ -797,11 +816,9 @@ static void run_column_blocks(void *context, int member, size_t stage, struct xe
         if (!reduces) {
             continue;
         }
-        struct xent_aside aside = {.ahead = NULL};
-        if (next == i + 1) {
-            aside.ahead = block_ahead(job, row, i, NULL);
-        }
-        found = reduce_beside(job, row, last, &work, i, found, aside);
+        struct xent_aside aside;
+        aside.ahead = next == i + 1 ? block_ahead(job, row, i, NULL) : NULL;
+        found = reduce_beside(job, row, last, &work, i, found, &aside);
     }
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }

@@ -7,8 +7,9 @@
 /* What is done to logits before exp: a constant of every loop. */
 enum treatment {
     AS_IS,
-    SHIFTED, /* shift is subtracted */
-    SCALED   /* and what is left is multiplied by scale */
+    SHIFTED,    /* shift is subtracted */
+    MULTIPLIED, /* by scale */
+    SCALED /* shift is subtracted, and what is left with its low parts is multiplied by scale */
 };
 
 #endif

@@ -129,14 +129,16 @@ struct xent_adjustment {
     double by_labels, by_weights;
 };
 
-/* Terms that reduce has kept, on their way out: out = exps * factor - offset. Those of masked
- * classes are negative, if an offset or an adjustment needs to know them; they count as zero, and
- * no weight is subtracted from them. */
+/* Terms that reduce has kept, on their way out: out = exps * factor - (labels * by_labels +
+ * offset). Those of masked classes are negative, if an adjustment needs to know them; they count as
+ * zero there, and no weight is subtracted from them. */
 struct xent_emission {
     const void *exps; /* NULL: nothing to emit */
     void *out;
     struct xent_factor factor;
     double offset;
+    const void *labels; /* of as many classes; NULL: none */
+    double by_labels;   /* if there are any */
     bool stream; /* past the caches; out is not exps then, and other threads see it after a fence */
 };
 
@@ -200,9 +202,9 @@ struct xent_aside {
            (const struct xent_emission *emission, const struct xent_adjustment *by, size_t n))     \
     /* Of the classes but `skip`, no larger than `top`. A class of c = 0 adds nothing, and no      \
      * masked one does without `labels`; else c = labels * weights, both of which may be NULL. */  \
-    KERNEL(spread, struct xent_spread,                                                             \
+    KERNEL(spread, void,                                                                           \
            (const struct xent_logits *logits, size_t n, size_t skip, double top,                   \
-            const void *labels, const void *weights))                                              \
+            const void *labels, const void *weights, struct xent_spread *result))                  \
     /* Sum of e * scale * (top - u - low) over the terms that reduce has kept, in the unit of its  \
      * sum; a term of zero adds nothing. */                                                        \
     KERNEL(spread_terms, double,                                                                   \

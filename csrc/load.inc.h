@@ -156,11 +156,18 @@ static void V(mask)(void *logits, size_t n, const char *mask, ptrdiff_t stride) 
 
 /* Eight numbers as doubles. */
 XENT_INLINE vec V(widen)(const REAL *x) {
-    double lane[f64_LANES];
-    for (size_t k = 0; k < f64_LANES; k++) {
-        lane[k] = (double)x[k];
+    const void *const p = x;
+    return sizeof(REAL) == sizeof(double) ? f64_load(p) : f64_of_floats(p);
+}
+
+/* Stores eight doubles, rounded. */
+XENT_INLINE void V(narrow)(REAL *p, vec x) {
+    void *const to = p;
+    if (sizeof(REAL) == sizeof(double)) {
+        f64_store(to, x);
+    } else {
+        f64_to_floats(to, x);
     }
-    return f64_load(lane);
 }
 
 /* tanh a = -m / (2 + m) and 1 - tanh^2 a = 4 e / (2 + m)^2, with e = e^(-2a), m = e - 1 and a >= 0:
@@ -181,28 +188,43 @@ XENT_INLINE struct V(tanh) V(tanh_of)(vec a) {
     const vec power = power_of_two(f64_max(number(-1000), n)); /* nothing beside one */
     const vec m = f64_fma(power, beside_one, f64_sub(power, number(1)));
     const vec sum = f64_add(number(2), m);
-    const vec value = f64_div(negative(m), sum);
-    vec slope = f64_div(f64_mul(number(4), e), f64_mul(sum, sum));
+    vec value, slope;
+    if (sizeof(REAL) == sizeof(float)) { /* a rounding more, of double, does not show */
+        const vec inverse = f64_div(number(1), sum);
+        value = f64_mul(negative(m), inverse);
+        slope = f64_mul(f64_mul(number(4), e), f64_mul(inverse, inverse));
+    } else {
+        value = f64_div(negative(m), sum);
+        slope = f64_div(f64_mul(number(4), e), f64_mul(sum, sum));
+    }
     slope = f64_less(magnitude(a), most, slope, number(0));
     return (struct V(tanh)){f64_less(a, number(0), negative(value), value), slope};
 }
 
+/* A vector; u may be read and written. */
+XENT_INLINE void V(cap_lanes)(REAL *u, vec by, REAL *low, REAL *slope) {
+    const vec x = V(widen)(u), size = magnitude(x), infinity = number(INFINITY), zero = number(0);
+    const struct V(tanh) tanh = V(tanh_of)(f64_mul(x, by));
+    V(narrow)(u, f64_less(size, infinity, tanh.value, x));
+    const vec rest = f64_sub(tanh.value, V(widen)(u));
+    V(narrow)(low, f64_less(size, infinity, rest, zero));
+    V(narrow)(slope, f64_less(size, infinity, tanh.slope, zero));
+}
+
 static void V(cap)(void *logits, size_t n, double by, void *low, void *slope) {
     REAL *const u = logits, *const lows = low, *const slopes = slope;
-    for (size_t i = 0; i < n; i += f64_LANES) {
-        const size_t lanes = n - i < f64_LANES ? n - i : f64_LANES;
-        REAL x[f64_LANES] = {0};
-        memcpy(x, u + i, lanes * sizeof(REAL));
-        const struct V(tanh) tanh = V(tanh_of)(f64_mul(V(widen)(x), number(by)));
-        double value[f64_LANES], slope_of[f64_LANES];
-        f64_store(value, tanh.value);
-        f64_store(slope_of, tanh.slope);
-        for (size_t k = 0; k < lanes; k++) {
-            const bool finite = x[k] - x[k] == 0;
-            const REAL high = (REAL)value[k];
-            u[i + k] = finite ? high : x[k];
-            lows[i + k] = finite ? (REAL)(value[k] - (double)high) : 0;
-            slopes[i + k] = finite ? (REAL)slope_of[k] : 0;
-        }
+    const vec factor = number(by);
+    size_t i = 0;
+    for (; i + f64_LANES <= n; i += f64_LANES) {
+        V(cap_lanes)(u + i, factor, lows + i, slopes + i);
+    }
+    if (i < n) {
+        REAL part[3][f64_LANES] = {{0}};
+        const size_t size = (n - i) * sizeof(REAL);
+        memcpy(part[0], u + i, size);
+        V(cap_lanes)(part[0], factor, part[1], part[2]);
+        memcpy(u + i, part[0], size);
+        memcpy(lows + i, part[1], size);
+        memcpy(slopes + i, part[2], size);
     }
 }

@@ -45,32 +45,38 @@ static const char *weights_of(const struct xent_job *job, size_t begin) {
     return weights ? weights + begin * job->itemsize : NULL;
 }
 
-struct xent_note xent_note_block(const struct xent_job *job, const struct xent_place *at,
-                                 size_t begin, size_t size, const struct xent_logits *logits,
-                                 const char *slopes, size_t kept, double top, char *labels) {
-    struct xent_note note = {.kept = XENT_NO_CLASS, .logit = -INFINITY, .slope = 1, .top = top};
+/* Whether what is noted of a block's classes says how many of them are not masked. */
+static bool counts_classes(const struct xent_job *job) {
+    return job->shares || (job->second && job->problem->curvature_kind == XENT_LIGHTGBM);
+}
+
+void xent_note_block(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                     size_t size, const struct xent_logits *logits, const char *slopes, size_t kept,
+                     double top, char *labels, struct xent_note *note) {
+    note->kept = XENT_NO_CLASS;
+    note->top = top;
     const char *const u = logits->u, *const low = logits->low;
     if (kept != XENT_NO_CLASS) {
-        note.kept = begin + kept;
-        note.logit = xent_real(job, u + kept * job->itemsize);
-        note.low = low ? xent_real(job, low + kept * job->itemsize) : 0;
-        note.slope = low ? xent_real(job, slopes + kept * job->itemsize) * XENT_SLOPE_UNIT : 1;
-        note.weight = note.logit > -INFINITY ? class_weight(job, note.kept) : 0;
+        note->kept = begin + kept;
+        note->logit = xent_real(job, u + kept * job->itemsize);
+        note->low = low ? xent_real(job, low + kept * job->itemsize) : 0;
+        note->slope = low ? xent_real(job, slopes + kept * job->itemsize) * XENT_SLOPE_UNIT : 1;
+        note->label = 0;
+        note->weight = note->logit > -INFINITY ? class_weight(job, note->kept) : 0;
     }
     const void *const weights = weights_of(job, begin);
     if (job->dense_labels) {
         const char *t = xent_load_labels(job, at, begin, size, labels);
-        note.labels = job->kernels->spread(logits, size, kept, top, t, weights);
+        job->kernels->spread(logits, size, kept, top, t, weights, &note->labels);
         if (kept != XENT_NO_CLASS) {
-            note.label = xent_real(job, t + kept * job->itemsize) * class_weight(job, note.kept);
+            note->label = xent_real(job, t + kept * job->itemsize) * class_weight(job, note->kept);
         }
     }
-    if (job->shares || (job->second && job->problem->curvature_kind == XENT_LIGHTGBM)) {
-        note.weights = job->kernels->spread(logits, size, kept, top, NULL, weights);
-        const bool counted = kept != XENT_NO_CLASS && note.logit > -INFINITY;
-        note.marked = job->shares && note.weights.count + counted < (double)size;
+    if (counts_classes(job)) {
+        job->kernels->spread(logits, size, kept, top, NULL, weights, &note->weights);
+        const bool counted = kept != XENT_NO_CLASS && note->logit > -INFINITY;
+        note->marked = job->shares && note->weights.count + counted < (double)size;
     }
-    return note;
 }
 
 const void *xent_load_weighed_labels(const struct xent_job *job, const struct xent_place *at,
@@ -129,6 +135,11 @@ static double read_listed(const struct xent_job *job, const struct xent_place *a
 /* ---- Rows --------------------------------------------------------------------------------------
  */
 
+/* Whether other classes than the one that is kept apart may have coefficients. */
+static bool has_others(const struct xent_job *job) {
+    return job->dense_labels || job->listed_labels || job->shares;
+}
+
 /* Sums over the classes that are not kept apart. */
 struct sums {
     double top;
@@ -160,9 +171,10 @@ static void add_block(struct sums *sums, double factor, const struct xent_spread
     }
 }
 
-static double count_unmasked(const struct xent_note *notes, size_t count) {
+static double count_unmasked(const struct xent_job *job, const struct xent_note *notes,
+                             size_t count) {
     double unmasked = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; counts_classes(job) && i < count; i++) {
         unmasked += notes[i].weights.count;
         unmasked += notes[i].kept != XENT_NO_CLASS && notes[i].logit > -INFINITY;
     }
@@ -188,23 +200,29 @@ static double weigh_listed(const struct xent_job *job, const struct xent_place *
     return share;
 }
 
+/* The largest logit but that of `kept`. */
+static double top_of(const struct xent_note *notes, size_t count, const struct xent_note *kept) {
+    double top = -INFINITY;
+    for (size_t i = 0; i < count; i++) {
+        top = fmax(top, notes[i].top);
+        if (&notes[i] != kept && notes[i].kept != XENT_NO_CLASS) {
+            top = fmax(top, notes[i].logit + notes[i].low);
+        }
+    }
+    return top;
+}
+
 struct xent_coefficients
 xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
                        const struct xent_note *notes, size_t count, const struct xent_note *kept,
                        struct xent_listed *listed, struct xent_rows *rows, size_t lane) {
     const struct xent_options *options = job->options;
     const double weight = xent_row_weight(job, at), smoothing = options->label_smoothing;
-    const double unmasked = count_unmasked(notes, count);
+    const double unmasked = count_unmasked(job, notes, count);
     struct xent_coefficients c = {.labels = weight * (1 - smoothing), .unmasked = unmasked};
     c.weights = smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0;
 
-    struct sums sums = {.top = -INFINITY};
-    for (size_t i = 0; i < count; i++) {
-        sums.top = fmax(sums.top, notes[i].top);
-        if (&notes[i] != kept) {
-            sums.top = fmax(sums.top, notes[i].logit + notes[i].low);
-        }
-    }
+    struct sums sums = {.top = has_others(job) ? top_of(notes, count, kept) : -INFINITY};
     double own = c.labels; /* of softmax, which has no label */
     if (xent_has(job, TARGET) && !job->listed_labels) {
         own *= class_weight(job, kept->kept);
@@ -225,10 +243,14 @@ xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
             }
         }
     }
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; has_others(job) && i < count; i++) {
         const struct xent_note *note = &notes[i];
-        add_block(&sums, c.labels, &note->labels, note->top);
-        add_block(&sums, c.weights, &note->weights, note->top);
+        if (job->dense_labels) {
+            add_block(&sums, c.labels, &note->labels, note->top);
+        }
+        if (job->shares) {
+            add_block(&sums, c.weights, &note->weights, note->top);
+        }
         if (note != kept && note->kept != XENT_NO_CLASS) {
             add_class(&sums, c.labels * note->label + c.weights * note->weight,
                       sums.top - (note->logit + note->low));

@@ -7,12 +7,13 @@
 
 /* What is noted of a block beside its sum, where the row has options or no target. */
 struct xent_note {
-    size_t kept;                        /* the class that is not in the sum, or XENT_NO_CLASS */
-    double logit, low, slope;           /* of it */
-    double label, weight;               /* its coefficients, the second zero if it is masked */
-    double top;                         /* the largest logit of the other classes */
-    struct xent_spread labels, weights; /* of the other classes */
-    bool marked;                        /* there are masked classes, and their terms are negative */
+    size_t kept;              /* the class that is not in the sum, or XENT_NO_CLASS */
+    double logit, low, slope; /* of it, if there is one */
+    double label, weight;     /* its coefficients, the second zero if it is masked; likewise */
+    double top;               /* the largest logit of the other classes */
+    /* Of the other classes: where labels are dense, and where every class gets a share. */
+    struct xent_spread labels, weights;
+    bool marked; /* there are masked classes, and their terms are negative; with shares */
     /* the vector's product with the other classes' terms, and its component at `kept` */
     double dot, component;
 };
@@ -40,10 +41,11 @@ double xent_denominator(const struct xent_job *job);
 size_t xent_listed_labels(const struct xent_job *job);
 
 /* Notes of a block what its row's coefficients need: `top` and `kept`, an index into the block or
- * XENT_NO_CLASS, are noted with the rest. */
-struct xent_note xent_note_block(const struct xent_job *job, const struct xent_place *at,
-                                 size_t begin, size_t size, const struct xent_logits *logits,
-                                 const char *slopes, size_t kept, double top, char *labels);
+ * XENT_NO_CLASS, are noted with the rest. The note is written where it stays: a copy of what was
+ * just written in parts would wait for the stores, also those past the caches. */
+void xent_note_block(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                     size_t size, const struct xent_logits *logits, const char *slopes, size_t kept,
+                     double top, char *labels, struct xent_note *note);
 
 /* t_j w_j of a block. */
 const void *xent_load_weighed_labels(const struct xent_job *job, const struct xent_place *at,

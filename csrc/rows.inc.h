@@ -176,20 +176,59 @@ XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
     }
 }
 
+/* The vector at i, or the first lanes of it. */
+XENT_INLINE V(vec) V(load_part)(const REAL *x, size_t i, size_t lanes) {
+    return lanes == V(LANES) ? V(load)(x + i) : V(load_first)(x + i, lanes);
+}
+
+/* What is subtracted from the terms, as vectors. */
+struct V(offset) {
+    const REAL *labels;
+    V(vec) by_labels, same;
+};
+
+XENT_INLINE struct V(offset) V(offset_of)(const struct xent_emission *emission) {
+    const REAL *const labels = emission->labels;
+    const V(vec) by_labels = V(set1)(labels ? (REAL)emission->by_labels : 0);
+    return (struct V(offset)){labels, by_labels, V(set1)((REAL)emission->offset)};
+}
+
+/* `lanes` terms from i on. */
+XENT_INLINE V(vec)
+    V(emitted)(V(vec) e, const struct V(factor) * factor, const struct V(offset) * offset, size_t i,
+               size_t lanes, bool labels) {
+    if (!labels) {
+        return V(times_less)(e, factor, offset->same);
+    }
+    const V(vec) label = V(load_part)(offset->labels, i, lanes);
+    return V(times_less)(e, factor, V(fma)(label, offset->by_labels, offset->same));
+}
+
 /* n terms from `begin` on; where they are streamed, the first of them is aligned. */
+XENT_INLINE void V(emit_span_as)(const struct xent_emission *emission, size_t begin, size_t n,
+                                 bool stream, bool labels) {
+    const REAL *const exps = emission->exps;
+    REAL *const out = emission->out;
+    const struct V(factor) factor = V(factor_of)(&emission->factor);
+    const struct V(offset) offset = V(offset_of)(emission);
+    const size_t end = begin + n;
+    size_t i = begin;
+    for (; i + V(LANES) <= end; i += V(LANES)) {
+        const V(vec) e = V(load)(exps + i);
+        V(put)(out + i, V(emitted)(e, &factor, &offset, i, V(LANES), labels), stream);
+    }
+    if (i < end) {
+        const V(vec) e = V(load_first)(exps + i, end - i);
+        V(store_first)(out + i, end - i, V(emitted)(e, &factor, &offset, i, end - i, labels));
+    }
+}
+
 XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin, size_t n,
                               bool stream) {
-    const REAL *const exps = (const REAL *)emission->exps + begin;
-    REAL *const out = (REAL *)emission->out + begin;
-    const struct V(factor) factor = V(factor_of)(&emission->factor);
-    const V(vec) offset = V(set1)((REAL)emission->offset);
-    size_t i = 0;
-    for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(put)(out + i, V(times_less)(V(load)(exps + i), &factor, offset), stream);
-    }
-    if (i < n) {
-        const V(vec) e = V(load_first)(exps + i, n - i);
-        V(store_first)(out + i, n - i, V(times_less)(e, &factor, offset));
+    if (emission->labels) {
+        V(emit_span_as)(emission, begin, n, stream, true);
+    } else {
+        V(emit_span_as)(emission, begin, n, stream, false);
     }
 }
 
@@ -222,7 +261,7 @@ struct V(aside) {
     REAL *out;
     size_t pending_size, turn; /* whole vectors; what is beyond pending_size is at the beginning */
     struct V(factor) factor;
-    V(vec) offset;
+    struct V(offset) offset; /* its labels are those of `pending` */
     bool stream;
 };
 
@@ -230,8 +269,8 @@ struct V(aside) {
 #    define XENT_KEEPING
 
 /* What becomes of the terms: a constant of every loop. Emission along with the next block can
- * subtract an offset only if it is told so. */
-enum keeping { KEEP_NOTHING, KEEP_TERMS, KEEP_WITH_OFFSET };
+ * subtract an offset, or labels and an offset, only if it is told so. */
+enum keeping { KEEP_NOTHING, KEEP_TERMS, KEEP_WITH_OFFSET, KEEP_WITH_LABELS };
 
 #endif
 
@@ -249,9 +288,10 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, en
         size_t at = i + aside->turn;
         at -= at >= aside->pending_size ? aside->pending_size : 0;
         const V(vec) e = V(load)(aside->pending + at);
-        const V(vec) value = keep == KEEP_WITH_OFFSET
-                                 ? V(times_less)(e, &aside->factor, aside->offset)
-                                 : V(times)(e, &aside->factor);
+        const bool labels = keep == KEEP_WITH_LABELS;
+        const V(vec) value = keep == KEEP_TERMS ? V(times)(e, &aside->factor)
+                                                : V(emitted)(e, &aside->factor, &aside->offset, at,
+                                                             V(LANES), labels);
         V(put)(aside->out + at, value, aside->stream);
     }
 }
@@ -340,6 +380,11 @@ XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip
     V(total)(&sum, start, result);
 }
 
+XENT_INLINE enum keeping V(keeping_for)(const struct xent_emission *emission) {
+    const enum keeping without_labels = emission->offset != 0 ? KEEP_WITH_OFFSET : KEEP_TERMS;
+    return emission->labels ? KEEP_WITH_LABELS : without_labels;
+}
+
 /* Notes what can be emitted along with the n classes at x, and emits what comes before that.
  *
  * A load that shares address bits 0 to 11 with a store just before it waits for that store. So the
@@ -349,10 +394,13 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
     const size_t lead = V(emit_lead)(emission, n);
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (REAL *)emission->out + lead;
-    const bool along = emission->offset == 0 || keep == KEEP_WITH_OFFSET;
-    aside->pending_size = along ? V(whole_of)(n - lead) : 0;
+    const enum keeping needed = V(keeping_for)(emission);
+    aside->pending_size = keep >= needed ? V(whole_of)(n - lead) : 0;
     aside->factor = V(factor_of)(&emission->factor);
-    aside->offset = V(set1)((REAL)emission->offset);
+    aside->offset = V(offset_of)(emission);
+    if (needed == KEEP_WITH_LABELS) {
+        aside->offset.labels += lead;
+    }
     aside->stream = emission->stream;
 
     enum {
@@ -378,7 +426,8 @@ XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_
     static const REAL zeros[XENT_BLOCK];
     const struct V(span) span = {logits->u, logits->low ? logits->low : zeros};
     struct xent_sum result;
-    const double scale = treatment == SCALED ? logits->scale : 1;
+    const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
+    const double scale = multiplies ? logits->scale : 1;
     const struct V(reference) ref = V(refer_to)((REAL)max, scale, &result);
     struct V(aside) own = {
         .exps = aside->exps,
@@ -409,8 +458,11 @@ XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_
 DEFINE_REDUCE(as_is, AS_IS, KEEP_NOTHING)
 DEFINE_REDUCE(as_is_kept, AS_IS, KEEP_TERMS)
 DEFINE_REDUCE(as_is_with_offset, AS_IS, KEEP_WITH_OFFSET)
+DEFINE_REDUCE(as_is_with_labels, AS_IS, KEEP_WITH_LABELS)
 DEFINE_REDUCE(shifted, SHIFTED, KEEP_NOTHING)
 DEFINE_REDUCE(shifted_kept, SHIFTED, KEEP_TERMS)
+DEFINE_REDUCE(multiplied, MULTIPLIED, KEEP_NOTHING)
+DEFINE_REDUCE(multiplied_kept, MULTIPLIED, KEEP_TERMS)
 DEFINE_REDUCE(scaled, SCALED, KEEP_NOTHING)
 DEFINE_REDUCE(scaled_kept, SCALED, KEEP_TERMS)
 #undef DEFINE_REDUCE
@@ -418,6 +470,10 @@ DEFINE_REDUCE(scaled_kept, SCALED, KEEP_TERMS)
 static struct xent_sum V(reduce)(const struct xent_logits *logits, size_t n, size_t skip,
                                  double max, struct xent_aside *aside) {
     const bool keep = aside->exps != NULL;
+    if (logits->scale != 1 && !logits->low && !V(is_shifted)(max * logits->scale)) {
+        return keep ? V(reduce_multiplied_kept)(logits, n, skip, max, aside)
+                    : V(reduce_multiplied)(logits, n, skip, max, aside);
+    }
     if (logits->scale != 1 || logits->low) {
         return keep ? V(reduce_scaled_kept)(logits, n, skip, max, aside)
                     : V(reduce_scaled)(logits, n, skip, max, aside);
@@ -426,11 +482,17 @@ static struct xent_sum V(reduce)(const struct xent_logits *logits, size_t n, siz
         return keep ? V(reduce_shifted_kept)(logits, n, skip, max, aside)
                     : V(reduce_shifted)(logits, n, skip, max, aside);
     }
-    if (keep && aside->emission.exps && aside->emission.offset != 0) {
-        return V(reduce_as_is_with_offset)(logits, n, skip, max, aside);
+    if (!keep) {
+        return V(reduce_as_is)(logits, n, skip, max, aside);
     }
-    return keep ? V(reduce_as_is_kept)(logits, n, skip, max, aside)
-                : V(reduce_as_is)(logits, n, skip, max, aside);
+    switch (aside->emission.exps ? V(keeping_for)(&aside->emission) : KEEP_TERMS) {
+    case KEEP_WITH_LABELS:
+        return V(reduce_as_is_with_labels)(logits, n, skip, max, aside);
+    case KEEP_WITH_OFFSET:
+        return V(reduce_as_is_with_offset)(logits, n, skip, max, aside);
+    default:
+        return V(reduce_as_is_kept)(logits, n, skip, max, aside);
+    }
 }
 
 /* scale * d - low, which is d - low, rounded once, where scale is 1. */

@@ -14,23 +14,26 @@ struct V(exp) {
 
 XENT_INLINE struct V(exp)
     V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
-    if (treatment != AS_IS) {
+    const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
+    if (treatment == SHIFTED || treatment == SCALED) {
         x = V(sub)(x, ref->shift);
     }
     x = V(max)(ref->lowest, x); /* keeps a NaN */
     V(vec) lost = V(set1)(0);
-    if (treatment == SCALED) {
+    if (multiplies) {
         const V(vec) u = x;
         x = V(mul)(u, ref->scale);
         lost = V(product_error)(u, ref->scale, x);
-        lost = V(fma)(u, ref->scale_low, V(fma)(low, ref->scale, lost));
+        lost = treatment == SCALED ? V(fma)(low, ref->scale, lost) : lost;
+        lost = V(fma)(u, ref->scale_low, lost);
     }
     /* The low bits of y are the exponent field of the result, zero at x = lowest. */
     const V(vec) leant = V(LEAN) == 0 ? x : V(sub)(x, V(set1)(V(LEAN)));
     const V(vec) y = V(fma)(leant, V(set1)(V(LOG2_E)), ref->round);
-    struct V(reduced) reduced = V(reduce_by)(x, V(sub)(y, ref->round));
-    if (treatment == SCALED) {
-        reduced.correction = V(sub)(reduced.correction, lost);
+    const V(vec) n = V(sub)(y, ref->round);
+    struct V(reduced) reduced = V(reduce_by)(x, n);
+    if (multiplies) {
+        reduced.correction = V(fms)(n, V(set1)(V(LN2_LOW)), lost);
     }
     return (struct V(exp)){V(to_exponent)(y), reduced.r, V(exp_tail)(&reduced)};
 }

@@ -15,6 +15,8 @@
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
  *   exponent(x)      the e of 2^e <= |x| < 2^(e + 1), as a number; of normal x
  *   mantissa(x)      x / 2^exponent(x)
+ *   of_floats(p)     of f64 only: the doubles of as many floats
+ *   to_floats(p, x)  of f64 only: stores as many floats, each rounded once
  *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE, written row after row
  *                    (they may overlap), all read before; strides in bytes
  */
@@ -55,6 +57,16 @@ static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
         for (ptrdiff_t j = 0; j < prefix##_SQUARE; j++) {                                          \
             memcpy(to + j * to_stride, block[j], sizeof block[j]);                                 \
         }                                                                                          \
+    }
+
+/* of_floats and to_floats of a pair of vectors of n lanes each. */
+#define XENT_DEFINE_FLOATS(wide, narrow, n)                                                        \
+    XENT_INLINE wide##_vec wide##_of_floats(const float *p) {                                      \
+        return (wide##_vec){narrow##_of_floats(p), narrow##_of_floats(p + (n))};                   \
+    }                                                                                              \
+    XENT_INLINE void wide##_to_floats(float *p, wide##_vec x) {                                    \
+        narrow##_to_floats(p, x.a);                                                                \
+        narrow##_to_floats(p + (n), x.b);                                                          \
     }
 
 #define JOIN_(a, b) a##_##b

@@ -60,6 +60,9 @@ XENT_DEFINE(f32x8, float, __m256, ps, _mm256_castps_si256, _mm256_castsi256_ps, 
 XENT_DEFINE(f64x4, double, __m256d, pd, _mm256_castpd_si256, _mm256_castsi256_pd, epi64, 52, f64)
 #undef XENT_DEFINE
 
+XENT_INLINE __m256d f64x4_of_floats(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+XENT_INLINE void f64x4_to_floats(float *p, __m256d x) { _mm_storeu_ps(p, _mm256_cvtpd_ps(x)); }
+
 #define REAL float
 #define NARROW(name) JOIN(f32x8, name)
 #define WIDE(name) JOIN(f32, name)
@@ -72,5 +75,6 @@ XENT_DEFINE(f64x4, double, __m256d, pd, _mm256_castpd_si256, _mm256_castsi256_pd
 #define N 4
 #include "vec_pair.inc.h"
 #undef REAL
+XENT_DEFINE_FLOATS(f64, f64x4, 4)
 
 #endif

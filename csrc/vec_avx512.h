@@ -60,4 +60,7 @@ XENT_DEFINE(f32, float, __m512, ps, _mm512_castps_si512, _mm512_castsi512_ps, ep
 XENT_DEFINE(f64, double, __m512d, pd, _mm512_castpd_si512, _mm512_castsi512_pd, epi64, 52)
 #undef XENT_DEFINE
 
+XENT_INLINE __m512d f64_of_floats(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+XENT_INLINE void f64_to_floats(float *p, __m512d x) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(x)); }
+
 #endif

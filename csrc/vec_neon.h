@@ -65,6 +65,9 @@ XENT_DEFINE(f32x4, float, float32x4_t, f32, u32, 23, f32)
 XENT_DEFINE(f64x2, double, float64x2_t, f64, u64, 52, f64)
 #undef XENT_DEFINE
 
+XENT_INLINE float64x2_t f64x2_of_floats(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
+XENT_INLINE void f64x2_to_floats(float *p, float64x2_t x) { vst1_f32(p, vcvt_f32_f64(x)); }
+
 #include "vec_quarters.h"
 
 #endif

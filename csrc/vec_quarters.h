@@ -22,6 +22,8 @@
 #define N 4
 #include "vec_pair.inc.h"
 #undef REAL
+XENT_DEFINE_FLOATS(f64x4, f64x2, 2)
+XENT_DEFINE_FLOATS(f64, f64x4, 4)
 
 XENT_DEFINE_TRANSPOSE(f32, float)
 XENT_DEFINE_TRANSPOSE(f64, double)

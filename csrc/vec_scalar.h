@@ -79,6 +79,12 @@ XENT_INLINE f64x2_vec f64x2_times_sum(f64x2_vec x, f64x2_vec a, f64x2_vec b) {
     return product + f64x2_less(size, infinity, rest, f64x2_set1(0)); /* none beside an infinity */
 }
 
+XENT_INLINE f64x2_vec f64x2_of_floats(const float *p) { return (f64x2_vec){p[0], p[1]}; }
+XENT_INLINE void f64x2_to_floats(float *p, f64x2_vec x) {
+    p[0] = (float)x[0];
+    p[1] = (float)x[1];
+}
+
 #include "vec_quarters.h"
 
 #endif

@@ -809,3 +809,67 @@ def test_classes_that_are_large_beside_their_own_block(dtype, kind):
         exact_loss, exact = reference.cross_entropy_and_grad(x.astype(np.float64), target, **options)
         assert loss == pytest.approx(exact_loss, rel=4e-6)
         np.testing.assert_allclose(grad, exact, rtol=2e-5, atol=1e-8)
+
+
+def beside_each_other(rng, shape):
+    """Return options that subtract something else from every class, each with its target."""
+    labels, dense = rng.integers(shape[1], size=shape[0]), rng.random(shape, dtype=np.float32)
+    dense /= dense.sum(axis=1, keepdims=True)
+    weight = rng.random(shape[1])
+    return [
+        (labels, {"label_smoothing": 0.1}),
+        (labels, {"label_smoothing": 0.1, "weight": weight}),
+        (dense, {}),
+        (dense, {"label_smoothing": 0.1}),
+        (dense, {"weight": weight}),
+        (dense, {"weight": weight, "label_smoothing": 0.1}),
+        (labels, {"scale": 0.7, "label_smoothing": 0.1}),
+    ]
+
+
+@pytest.mark.parametrize("shift", [0, 1, 15])
+def test_gradients_past_the_caches_are_those_of_each_row(rng, dtype, shift):
+    """Large results start where their lines do, and what is subtracted there goes along."""
+    shape = (30, 100_001)
+    x = rng.normal(size=shape).astype(dtype)
+    grad = np.zeros(x.size + shift, dtype)[shift:].reshape(shape)
+    grad[:] = 1  # pages that are there
+    for target, options in beside_each_other(rng, shape):
+        xent.cross_entropy_grad(x, target, reduction="sum", grad_out=grad, **options)
+        for row in (0, 1, 29):
+            part = slice(row, row + 1)
+            assert same_bits(grad[part], xent.cross_entropy_grad(x[part], target[part], reduction="sum", **options))
+
+
+@pytest.mark.parametrize("classes", [130, 2048, 4111])
+@pytest.mark.parametrize("kind", ["wide", "of any size", "far above", "one value", "shifted", "infinite"])
+def test_what_options_spread_keeps_its_digits(rng, dtype, classes, kind):
+    """To what is added up of all classes, each sum in double contributes less than a hundredth of a float's ulp."""
+    x = {
+        "wide": rng.normal(size=(2, classes), scale=30),
+        "of any size": rng.choice([-1, 1], size=(2, classes)) * 2.0 ** rng.uniform(-60, 6, size=(2, classes)),
+        "far above": rng.normal(size=(2, classes)),
+        "one value": np.full((2, classes), -3.3),
+        "shifted": rng.normal(size=(2, classes), scale=30) - 1e5,
+        "infinite": np.where(rng.random((2, classes)) < 0.1, -inf, rng.normal(size=(2, classes), scale=30)),
+    }[kind].astype(dtype)
+    labels = np.array([classes // 2, classes - 1])
+    x[[0, 1], labels] = {"far above": 1e4, "infinite": 3}.get(kind, x[0, 0])
+    present = x > -inf
+    dense = rng.random((2, classes)) * present
+    weight = rng.random(classes)
+    weight[::7] = 0
+    with np.errstate(all="ignore"):
+        top = x.max(axis=1, keepdims=True).astype(np.longdouble)
+        surprisal = top + np.log(np.sum(np.exp(x - top), axis=1, keepdims=True)) - x
+    for target, options, coefficients in (
+        (labels, {"label_smoothing": 1.0}, present / present.sum(axis=1, keepdims=True)),
+        (labels, {"label_smoothing": 1.0, "weight": weight}, weight * present / present.sum(axis=1, keepdims=True)),
+        (dense.astype(dtype), {}, dense.astype(dtype)),
+        (dense.astype(dtype), {"weight": weight}, dense.astype(dtype) * weight.astype(dtype).astype(np.longdouble)),
+    ):
+        loss = xent.cross_entropy(x, target, reduction="none", **options)
+        with np.errstate(all="ignore"):
+            exact = np.sum(np.where(coefficients > 0, coefficients * surprisal, 0), axis=1)
+        bound = 2.0**-24 * 1.1 + 2.0**-24 * ("weight" in options) if dtype == np.float32 else 8 * 2.0**-53
+        assert np.all(np.abs(loss - exact) <= bound * exact)
