@@ -56,7 +56,7 @@ static bool only_weighs(const struct xent_options *options) {
 static bool takes_lanes(const struct xent_problem *problem) {
     return problem->classes <= XENT_TILE_CLASSES && !is_half(problem) && !problem->swapped &&
            (!problem->options || (problem->curvature.data && only_weighs(problem->options))) &&
-           problem->output != XENT_PRODUCT && !problem->evaluation;
+           problem->output != XENT_PRODUCT && !problem->evaluation && !problem->statistics;
 }
 
 static size_t size_of_value(const struct xent_problem *problem) {
