@@ -9,10 +9,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Of a whole row; they are not known before its shards are merged. */
+/* Of a whole row. */
 static size_t count_classes(const struct xent_job *job) {
-    const size_t of_whole = job->knows_whole ? job->problem->statistics->classes : SIZE_MAX;
-    return job->notes_shard || job->knows_whole ? of_whole : job->problem->classes;
+    return job->knows_whole ? job->problem->statistics->classes : job->problem->classes;
 }
 
 /* Every target, before anything is written. */
@@ -162,6 +161,9 @@ static enum xent_status run(struct xent_job *job) {
 /* Checks labels, and what a mean is divided by follows from them. */
 static enum xent_status weigh(struct xent_job *job, struct xent_problem *problem) {
     enum xent_status status = XENT_OK;
+    if (job->notes_shard) {
+        return XENT_OK; /* how many classes there are is known when shards are merged */
+    }
     if (xent_has(job, TARGET)) {
         status = check_targets(job, &problem->bad_row);
     } else if (xent_has(job, INDICES)) {

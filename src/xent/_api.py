@@ -171,7 +171,7 @@ class _Loss(_Problem):
     def __init__(
         self,
         logits: ArrayLike,
-        target: ArrayLike | Sparse,
+        target: ArrayLike | Sparse | None,
         *,
         axis: int,
         weight: ArrayLike | None,
@@ -186,6 +186,7 @@ class _Loss(_Problem):
         reduction: str,
         denominator: float | None,
         validate: bool,
+        needs_target: bool = True,
     ) -> None:
         array = _arrays.floats("logits", logits)
         rows = _arrays.classes_last("logits", array, axis)
@@ -197,7 +198,8 @@ class _Loss(_Problem):
         }
         if softcap is not None:
             self.numbers["softcap"] = _arrays.number("softcap", softcap, above=0)
-        self.arrays |= _arrays.targets("target", target, self.logits, axis)
+        if target is not None or needs_target:
+            self.arrays |= _arrays.targets("target", target, self.logits, axis)
         if sample_weight is not None:
             self.arrays["sample_weight"] = _arrays.weights("sample_weight", sample_weight, self.shape, "the rows")
         self.set_class_options(weight, class_mask)

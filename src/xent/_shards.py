@@ -61,6 +61,8 @@ class PartialStatistics:
         it is not among these classes.
     options : dict
         The options that are numbers: all but `weight` and `class_mask`, which are in the statistics.
+    target_kind : {"labels", "probabilities", "sparse", None}
+        What the target is.
     plain : bool
         Whether there are no options at all.
     """
@@ -75,6 +77,7 @@ class PartialStatistics:
     sample_weight: NDArray[np.float64] | None = None
     listed: NDArray[np.void] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    target_kind: str | None = None
     plain: bool = True
 
     def __post_init__(self) -> None:
@@ -126,7 +129,7 @@ class PartialStatistics:
         IndexError
             If a label or an index is not one of the classes, unless it is `ignore_index`.
         ValueError
-            If classes are missing, or an argument does not fit.
+            If classes are missing, there is no target, or an argument does not fit.
         TypeError
             If an argument has the wrong type.
         MemoryError
@@ -139,6 +142,7 @@ class PartialStatistics:
         np.float64(0.4076059644443803)
         """
         loss = self._problem(reduction, denominator)
+        self._check_target()
         loss.check_loss_out("out", out)
         return loss.run_for_loss(n_threads, out)
 
@@ -242,14 +246,15 @@ class PartialStatistics:
                 f"{self.blocks.shape[:-1]}"
             )
         problem = self._problem(reduction, denominator, array, rows)
+        self._check_target()
         first = problem.numbers["offset"] = _offset(offset, rows.shape[-1])
         if first + rows.shape[-1] > self.n_classes:
             raise ValueError(
                 f"offset {first} and {rows.shape[-1]} classes of logits are beyond {self.n_classes} classes"
             )
-        if self.target is None and self.indices is None:
-            of_classes = _arrays.targets("target", target, array, self.axis)
-            if "probabilities" not in of_classes or "indices" in of_classes:
+        if self.target_kind == "probabilities":
+            of_classes = {} if target is None else _arrays.targets("target", target, array, self.axis)
+            if _kind_of_target(of_classes) != "probabilities":
                 raise ValueError("target must be the probabilities of these classes, for so it is in the statistics")
             problem.arrays |= of_classes
         elif target is not None:
@@ -259,6 +264,10 @@ class PartialStatistics:
         grad = problem.set_grad_out("grad_out", grad_out)
         problem.run(n_threads)
         return grad
+
+    def _check_target(self) -> None:
+        if self.target_kind is None:
+            raise ValueError("the statistics are without a target, and of such there is no loss")
 
     def _problem(
         self,
@@ -286,7 +295,7 @@ class PartialStatistics:
 
 def partial_statistics(
     logits: ArrayLike,
-    target: ArrayLike | Sparse,
+    target: ArrayLike | Sparse | None = None,
     *,
     offset: int = 0,
     axis: int = -1,
@@ -320,9 +329,10 @@ def partial_statistics(
     ----------
     logits : array_like of float16, bfloat16, float32 or float64, shape (..., K, ...)
         The logits of K of the classes, as in `cross_entropy`.
-    target : array_like, or a tuple of two
+    target : array_like, or a tuple of two, optional
         As in `cross_entropy`: labels, and the indices of a sparse target, are numbers of all classes, and
-        need not be among these K; probabilities have the shape of `logits`.
+        need not be among these K; probabilities have the shape of `logits`. Without it, for the logsumexp
+        alone, there are no options but `class_mask`, `scale` and `softcap`.
     offset : int
         The number of the first of these classes among all.
     axis
@@ -392,7 +402,11 @@ def partial_statistics(
         reduction="none",
         denominator=None,
         validate=False,
+        needs_target=False,
     )
+    kind = _kind_of_target(loss.arrays)
+    if kind is None and ({"weight", "sample_weight"} & set(loss.arrays) or label_smoothing or z_loss):
+        raise ValueError("weights, label_smoothing and z_loss are for a target")
     classes = loss.arrays["logits"].shape[-1]
     first = _offset(offset, classes)
     cuts = np.append(np.arange(first, first + classes, _core.BLOCK_OF_CLASSES), first + classes)
@@ -412,6 +426,7 @@ def partial_statistics(
         dtype=_dtypes(loss.logits)[0],
         listed=listed,
         options=options,
+        target_kind=kind,
         plain=_is_plain(loss.arrays, options),
         **of_rows,
     )
@@ -479,6 +494,11 @@ def merge_statistics(parts: Iterable[PartialStatistics]) -> PartialStatistics:
     )
 
 
+def _kind_of_target(arrays: dict[str, Any]) -> str | None:
+    kinds = {"target": "labels", "indices": "sparse", "probabilities": "probabilities"}
+    return next((kind for name, kind in kinds.items() if name in arrays), None)
+
+
 def _is_plain(arrays: dict[str, Any], options: dict[str, Any]) -> bool:
     """Whether the core has no options to look at, as `_core.run` finds."""
     others = set(arrays) - {"logits", "target"}
@@ -515,7 +535,7 @@ def _difference(one: PartialStatistics, other: PartialStatistics) -> str:
     """Return what they do not have in common, though parts of the same rows would."""
     if one.blocks.shape[:-1] != other.blocks.shape[:-1]:
         return f"their rows have the shapes {one.blocks.shape[:-1]} and {other.blocks.shape[:-1]}"
-    for name in ("axis", "dtype"):
+    for name in ("axis", "dtype", "target_kind"):
         if getattr(one, name) != getattr(other, name):
             return f"{name} is {getattr(one, name)} and {getattr(other, name)}"
     for name in sorted({*one.options, *other.options}):
