@@ -147,12 +147,12 @@ struct xent_statistics {
      * its blocks, from the shard's first class on, and the classes that its label lists. */
     struct xent_block *noted;
     struct xent_listed_class *noted_listed;
-    /* Or those of whole rows are there, for losses and lse, without logits, whose `classes` are 0
-     * then, or for the gradient of the shard. Losses of dense labels do not need the labels. An lse
-     * below one half has the absolute accuracy of those around it. */
+    /* Or those of whole rows are there: for losses and lse, with no logits, the problem's `classes`
+     * being 0, nor labels, if they are of all classes; or for the gradient of the shard. An lse
+     * that is below one half is as accurate as one half is, for want of the logits. */
     const struct xent_block *whole; /* of every row, `blocks` in order of their classes */
     const struct xent_listed_class *whole_listed;
-    size_t blocks, classes; /* of a whole row */
+    size_t blocks, classes; /* in a whole row */
 };
 
 struct xent_problem {

@@ -299,11 +299,15 @@ def test_bits_do_not_depend_on_threads(kind):
         assert same_bits(shards.grad(whole, n_threads=threads), grad)
 
 
-def test_many_rows_on_threads():
-    x, target = RNG.normal(size=(3000, 300)), RNG.integers(300, size=3000)
-    part = xent.partial_statistics(x, target, n_threads=3)
-    assert same_bits(part.finish(n_threads=3), xent.cross_entropy(x, target))
-    assert same_bits(part.grad(x, n_threads=3), xent.cross_entropy_grad(x, target))
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_rows(threads):
+    x, target = RNG.normal(size=(300, 2300)), RNG.integers(2300, size=300)
+    sample_weight = RNG.choice([0, 1, 2], size=300)
+    shards = shards_of(x, target, [2048], reduction="mean", sample_weight=sample_weight)
+    whole = xent.merge_statistics(shards.statistics(n_threads=threads))
+    loss, grad = xent.cross_entropy_and_grad(x, target, sample_weight=sample_weight)
+    assert same_bits(whole.finish(n_threads=threads), loss)
+    assert same_bits(shards.grad(whole, n_threads=threads), grad)
 
 
 def test_no_rows():

@@ -21,16 +21,17 @@ class PartialStatistics:
     r"""What some of the classes leave of rows of logits, from `partial_statistics` or `merge_statistics`.
 
     It is all that the loss, the logsumexp and the gradient of the rows need of these classes, in plain arrays: the
-    object can be pickled, and `blocks` saved or sent by itself. The classes of a shard are taken in blocks of 2048 from
-    its first on, and of each block of each row there are 128 bytes, 1.6 % of the size of its float32 logits. With
-    :math:`z = s (u + \mathrm{low})`, where s is the softcap or else the scale, and low is 0 without a softcap, the sum
-    of the exponentials of all classes j of a block but one, k, is kept as
+    object can be pickled, or `blocks` saved or sent by itself, and `dataclasses.replace` puts them in again. The
+    classes of a shard are taken in blocks of 2048 from its first on, and of each block of each row there are 128 bytes,
+    1.6 % of the size of its float32 logits. With :math:`z = s (u + \mathrm{low})`, where s is the softcap or else the
+    scale, and low is 0 without a softcap, the sum of the exponentials of all classes j of a block but one, k, is kept
+    as
 
     .. math:: \sum_{j \ne k} e^{z_j} = (\mathtt{sum} + \mathtt{low}) \cdot 2^{\mathtt{exponent}} \cdot
        e^{s \cdot \mathtt{shift}}
 
-    where k is the label, or the first of the block's largest classes if labels are probabilities: the loss
-    :math:`\ln(1 + \sum_{j \ne c} e^{z_j - z_c})` is then a sum over the blocks, and never a difference.
+    where k is the label or, if the target is probabilities, sparse or not, the first of the block's largest classes:
+    the loss :math:`\ln(1 + \sum_{j \ne c} e^{z_j - z_c})` is then a sum over the blocks, and never a difference.
 
     Attributes
     ----------
@@ -39,7 +40,8 @@ class PartialStatistics:
 
         - ``kept``: the class k by its number among all classes, -1 where there is none;
         - ``logit``, ``logit_low``, ``slope``: its u, its low, and dz/dx over the scale;
-        - ``label``, ``weight``: :math:`w_k t_k`, or w_k if it is the label; and w_k, 0 if k is masked;
+        - ``label``: w_k of a label, :math:`w_k t_k` of probabilities, 0 of a sparse target; ``weight``: w_k, 0 if k is
+          masked;
         - ``top``: the largest u of the other classes;
         - ``sum``, ``low``, ``exponent``, ``shift``: as above;
         - ``label_mass``, ``label_spread``: with probabilities, :math:`\sum_{j \ne k} c_j` and
