@@ -24,7 +24,9 @@ double xent_class_weight(const struct xent_job *job, size_t class) {
 }
 
 double xent_denominator(const struct xent_job *job) {
-    const bool same = !job->options->class_weight || !xent_has(job, TARGET);
+    /* Other shards' weights are known by their statistics alone. */
+    const bool may_differ = job->options->class_weight || job->knows_whole;
+    const bool same = !may_differ || !xent_has(job, TARGET);
     if (same && !job->options->ignores && !xent_has(job, ROW_WEIGHT)) {
         return (double)job->rows;
     }

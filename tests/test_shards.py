@@ -183,6 +183,13 @@ def test_the_oracle_joins_shards():
 # ---- Merging -------------------------------------------------------------------------------------------------------
 
 
+TARGETS = {
+    "labels": lambda rows, classes: RNG.integers(classes, size=rows),
+    "probabilities": lambda rows, classes: RNG.random((rows, classes)),
+    "sparse": lambda rows, classes: (RNG.integers(classes, size=(rows, 4)), RNG.random((rows, 4))),
+}
+
+
 def shards_of(x, target, cuts, **options):
     return Shards(Case(x, target, {"axis": -1, "reduction": "none", **options}, 1.0), cuts)
 
@@ -285,11 +292,7 @@ def test_rows_that_do_not_count_are_not_read():
 @pytest.mark.parametrize("kind", ["labels", "probabilities", "sparse"])
 def test_bits_do_not_depend_on_threads(kind):
     x = RNG.normal(size=(3, 90_000)).astype(np.float32)  # few rows: threads share their blocks
-    target = {
-        "labels": RNG.integers(90_000, size=3),
-        "probabilities": RNG.random((3, 90_000)),
-        "sparse": (RNG.integers(90_000, size=(3, 4)), RNG.random((3, 4))),
-    }[kind]
+    target = TARGETS[kind](3, 90_000)
     options = {"weight": RNG.random(90_000), "label_smoothing": 0.1, "softcap": 20.0}
     shards = shards_of(x, target, [20 * BLOCK], **options)
     loss, grad = xent.cross_entropy_and_grad(x, target, reduction="none", n_threads=1, **options)
@@ -297,6 +300,63 @@ def test_bits_do_not_depend_on_threads(kind):
         whole = xent.merge_statistics(shards.statistics(n_threads=threads))
         assert same_bits(whole.finish(reduction="none", n_threads=threads), loss)
         assert same_bits(shards.grad(whole, n_threads=threads), grad)
+
+
+EACH_OPTION = {
+    "none": {},
+    "weight": {"weight": RNG.random(5000)},
+    "sample_weight": {"sample_weight": np.array([1.0, 0.5, 2])},
+    "class_mask": {"class_mask": RNG.random(5000) < 0.7},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "z_loss": {"z_loss": 0.1},
+    "scale": {"scale": 0.3},
+    "softcap": {"softcap": 3.0},
+    "ignore_index": {"ignore_index": 7},
+    "tail": {"tail": "uniform"},
+    "denominator": {"denominator": 7.0},
+}
+
+
+@pytest.mark.parametrize("kind", ["labels", "probabilities", "sparse"])
+@pytest.mark.parametrize("options", EACH_OPTION.values(), ids=EACH_OPTION.keys())
+def test_each_option_alone(kind, options):
+    of_kind = {"ignore_index": "labels", "tail": "sparse"}
+    if of_kind.get(next(iter(options), ""), kind) != kind:
+        pytest.skip("of another kind of target")
+    x, target = RNG.normal(size=(3, 5000)).astype(np.float32), TARGETS[kind](3, 5000)
+    if kind == "labels":
+        target[0] = 7
+    for reduction in ["mean"] if "denominator" in options else ["mean", "sum", "none"]:
+        loss, grad = xent.cross_entropy_and_grad(x, target, reduction=reduction, **options)
+        shards = shards_of(x, target, [2048, 4096], **{**options, "reduction": reduction})
+        whole = xent.merge_statistics(shards.statistics())
+        assert same_bits(whole.finish(**shards.results), loss)
+        assert same_bits(shards.grad(whole), grad)
+
+
+@pytest.mark.parametrize("kind", ["labels", "probabilities", "sparse"])
+@pytest.mark.parametrize("rest", [{}, {"sample_weight": np.array([1.0, 0.5, 2])}], ids=["", "sample_weight"])
+def test_weights_of_other_shards_are_in_the_mean(kind, rest):
+    x, target = RNG.normal(size=(3, 5000)), TARGETS[kind](3, 5000)
+    weight = RNG.random(5000)
+    loss, grad = xent.cross_entropy_and_grad(x, target, weight=weight, **rest)
+    shards = shards_of(x, target, [2048], reduction="mean", weight=weight, **rest)
+    whole = xent.merge_statistics(shards.statistics())
+    assert same_bits(whole.finish(), loss)
+    assert same_bits(shards.grad(whole), grad)
+    of_last = xent.merge_statistics(  # one shard has weights, and the others have none
+        [
+            xent.partial_statistics(x[:, :2048], shards.target(0, 2048), **rest),
+            xent.partial_statistics(x[:, 2048:], shards.target(2048, 5000), offset=2048, weight=weight[2048:], **rest),
+        ]
+    )
+    weight[:2048] = 1
+    loss, grad = xent.cross_entropy_and_grad(x, target, weight=weight, **rest)
+    assert same_bits(of_last.finish(), loss)
+    shards = shards_of(x, target, [2048], reduction="mean", weight=weight, **rest)
+    assert same_bits(shards.grad(of_last), grad)
+    first = shards.target(0, 2048) if kind == "probabilities" else None
+    assert same_bits(of_last.grad(x[:, :2048], first), grad[:, :2048])
 
 
 @pytest.mark.parametrize("threads", [1, 3])

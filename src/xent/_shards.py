@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from xent import _arrays, _core
 from xent._api import Loss, Sparse, _dtypes, _Loss, _Problem, _threads
 
-# Of a label, by the core's names
-LABELS = ("target", "indices", "probabilities", "sample_weight")
+# What is kept of rows beside their statistics, by the core's names
+OF_ROWS = ("target", "indices", "probabilities", "sample_weight")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -285,7 +285,7 @@ class PartialStatistics:
         missing = _missing(self.ranges)
         if missing:
             raise ValueError(f"the statistics are not of whole rows: {missing} are missing")
-        for name in LABELS:
+        for name in OF_ROWS:
             if getattr(self, name) is not None:
                 problem.arrays[name] = getattr(self, name)
         problem.arrays["whole"] = np.require(self.blocks, _core.BLOCK, ["C", "A"])
@@ -419,7 +419,7 @@ def partial_statistics(
         **loss.arrays, **loss.numbers, noted=blocks, noted_listed=listed, offset=first, threads=_threads(n_threads)
     )
     options = {name: value for name, value in loss.numbers.items() if name != "mean"}
-    kept = LABELS if sparse is not None else ("target", "sample_weight")
+    kept = OF_ROWS if sparse is not None else ("target", "sample_weight")
     of_rows = {name: loss.arrays[name].copy() for name in kept if name in loss.arrays}
     return PartialStatistics(
         blocks=blocks,
@@ -543,7 +543,7 @@ def _difference(one: PartialStatistics, other: PartialStatistics) -> str:
     for name in sorted({*one.options, *other.options}):
         if one.options.get(name) != other.options.get(name):
             return f"{name} is {one.options.get(name)} and {other.options.get(name)}"
-    for name in LABELS:
+    for name in OF_ROWS:
         a, b = getattr(one, name), getattr(other, name)
         if (a is None) != (b is None) or (a is not None and not np.array_equal(a, b, equal_nan=a.dtype.kind == "f")):
             return f"{name} is not the same"
