@@ -52,6 +52,7 @@ COMMON_SOURCES = [
     "plan.c",
     "quota.c",
     "second.c",
+    "shards.c",
     "team_size.c",
     "xent.c",
 ]

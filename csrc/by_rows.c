@@ -6,6 +6,7 @@
 #include "parallel.h"
 #include "regimes.h"
 #include "second.h"
+#include "shards.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -25,10 +26,16 @@ static struct block block_at(const struct xent_job *job, size_t index) {
 
 /* ---- One thread's own memory ----------------------------------------------------------------- */
 
+/* What a row is merged from: blocks, in order of their classes. */
+struct parts {
+    struct xent_sum *sums;   /* and room for as many of single classes, with notes */
+    struct xent_note *notes; /* NULL without options and with a target */
+    size_t count;
+};
+
 /* What is kept of a row between reduce and emit. */
 struct row_space {
-    struct xent_sum *sums;   /* of every block; and as many of single classes, with notes */
-    struct xent_note *notes; /* of every block; NULL without options and with a target */
+    struct parts blocks; /* those of the logits */
     char *exps;   /* of every class, see move_from; NULL where nothing is emitted from them */
     char *slopes; /* of every class; NULL without softcap */
     struct xent_listed listed;
@@ -40,6 +47,7 @@ struct workspace {
     struct xent_rows *scalars[2];
     struct row_space rows[2 * XENT_ROWS];
     size_t spaces;               /* so many of them */
+    struct parts whole;          /* of a row of which the logits are a shard */
     struct xent_load_space load; /* a block; not used where logits load in place, */
     char *store;                 /* nor this where values are stored so */
     char *labels;
@@ -58,7 +66,9 @@ static size_t batch_size(const struct xent_job *job) {
 enum { PAGE = 4096 };
 
 /* Whether blocks have notes. */
-static bool takes_notes(const struct xent_job *job) { return job->options || job->keeps_largest; }
+static bool takes_notes(const struct xent_job *job) {
+    return job->options || job->keeps_largest || job->notes_shard || job->knows_whole;
+}
 
 /* Whether what is emitted goes to the values themselves; beside a vector, the gradient does not. */
 static bool emits_in_place(const struct xent_job *job) {
@@ -68,6 +78,7 @@ static bool emits_in_place(const struct xent_job *job) {
 /* The sizes of the parts of a workspace. */
 struct layout {
     size_t spaces, scalars, sums, notes, exps, slopes, listed;
+    size_t whole_sums, whole_notes;
     size_t load, lows, store, labels, bent, vector;
     size_t findings, terms, uncapped, best;
 };
@@ -83,6 +94,7 @@ static struct layout layout_of(const struct xent_job *job) {
     const size_t listed = xent_listed_labels(job);
     const struct xent_evaluation *evaluation = problem->evaluation;
     const size_t findings = evaluation ? count_blocks(job) * sizeof(struct xent_finding) : 0;
+    const size_t whole = job->knows_whole ? problem->statistics->blocks : 0;
     return (struct layout){
         .spaces = xent_has(job, VALUES) ? 2 * batch_size(job) : 1,
         .scalars = xent_whole_lines(sizeof(struct xent_rows)),
@@ -91,6 +103,8 @@ static struct layout layout_of(const struct xent_job *job) {
         .exps = from_exps ? row + PAGE : 0,
         .slopes = caps ? row : 0,
         .listed = xent_whole_lines(listed * sizeof(size_t)),
+        .whole_sums = xent_whole_lines(2 * whole * sizeof(struct xent_sum)),
+        .whole_notes = xent_whole_lines(whole * sizeof(struct xent_note)),
         .load = gathers ? block : 0,
         .lows = caps ? block : 0,
         .store = scatters ? block : 0,
@@ -107,9 +121,10 @@ static struct layout layout_of(const struct xent_job *job) {
 size_t xent_rows_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
     const size_t space =
-        size.sums + size.notes + size.exps + size.slopes + 2 * size.listed + size.findings;
-    return 2 * size.scalars + size.spaces * space + size.load + size.lows + size.store +
-           size.labels + size.bent + size.vector + size.terms + size.uncapped + size.best;
+        size.sums + size.notes + size.exps + size.slopes + 4 * size.listed + size.findings;
+    return 2 * size.scalars + size.spaces * space + size.whole_sums + size.whole_notes + size.load +
+           size.lows + size.store + size.labels + size.bent + size.vector + size.terms +
+           size.uncapped + size.best;
 }
 
 /* The next part of a workspace. */
@@ -129,13 +144,20 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
     work.spaces = size.spaces;
     for (size_t i = 0; i < size.spaces; i++) {
         work.rows[i] = (struct row_space){
-            .sums = take(&p, size.sums),
-            .notes = take(&p, size.notes),
+            .blocks = {take(&p, size.sums), take(&p, size.notes), count_blocks(job)},
             .exps = take(&p, size.exps),
             .slopes = take(&p, size.slopes),
-            .listed = {.class = take(&p, size.listed), .coefficient = take(&p, size.listed)},
+            .listed = {.class = take(&p, size.listed),
+                       .coefficient = take(&p, size.listed),
+                       .logit = take(&p, size.listed),
+                       .weight = take(&p, size.listed)},
             .findings = take(&p, size.findings),
         };
+    }
+    if (job->knows_whole) {
+        work.whole.sums = take(&p, size.whole_sums);
+        work.whole.notes = take(&p, size.whole_notes);
+        work.whole.count = job->problem->statistics->blocks;
     }
     work.load = (struct xent_load_space){.u = take(&p, size.load), .low = take(&p, size.lows)};
     work.store = take(&p, size.store);
@@ -165,6 +187,7 @@ static char *move_from(char *exps, const char *logits, size_t distance) {
 struct row {
     struct xent_place at;
     struct row_space space;
+    struct parts merged; /* the same blocks, or those of the whole row, once it is merged */
     struct xent_rows *scalars;
     size_t lane;   /* of the scalars */
     bool counts;   /* else its logits are not read, and its values are zero */
@@ -189,8 +212,9 @@ static void begin_row(const struct xent_job *job, const struct xent_place *at,
     row->lane = n % batch_size(job);
     row->counts = !job->options || xent_row_weight(job, at) != 0;
     row->target = XENT_NO_CLASS; /* or else found while the blocks are reduced */
+    row->merged = job->knows_whole ? work->whole : row->space.blocks;
     if (row->counts && xent_has(job, TARGET)) {
-        row->target = xent_read_class(job, at);
+        row->target = xent_read_class(job, at) - job->offset; /* which wraps where it is before */
     }
     if (job->problem->evaluation) {
         row->label = xent_read_label(job, at);
@@ -261,7 +285,7 @@ static void note_vector(const struct xent_job *job, struct xent_note *note, cons
 }
 
 static bool is_marked(const struct xent_job *job, const struct row *row, size_t index) {
-    return job->shares && row->space.notes[index].marked;
+    return job->shares && row->space.blocks.notes[index].marked;
 }
 
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
@@ -287,9 +311,9 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
         evaluation.terms = move_from(evaluation.terms, logits.u, PAGE / 4);
         aside->exps = evaluation.terms;
     }
-    space->sums[index] = job->kernels->reduce(&logits, block.size, skip, max, aside);
-    if (space->notes) {
-        struct xent_note *const note = &space->notes[index];
+    space->blocks.sums[index] = job->kernels->reduce(&logits, block.size, skip, max, aside);
+    if (space->blocks.notes) {
+        struct xent_note *const note = &space->blocks.notes[index];
         xent_note_block(job, &row->at, block.begin, block.size, &logits, load.slopes, skip, max,
                         work->labels, note);
         if (is_marked(job, row, index) && aside->exps) {
@@ -303,21 +327,21 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     if (space->findings) {
         space->findings[index] =
             xent_evaluate_block(job, &row->at, block.begin, block.size, &logits,
-                                &space->notes[index], &row->label, &evaluation);
+                                &space->blocks.notes[index], &row->label, &evaluation);
     }
     return (struct found){
         .known = aside->ahead != NULL,
         .max = aside->ahead_max,
-        .record = keeps_largest ? space->notes[index].logit : record,
+        .record = keeps_largest ? space->blocks.notes[index].logit : record,
     };
 }
 
 /* Which note has the class that is kept apart: that of the target, or the first of the largest. */
-static const struct xent_note *kept_of_row(const struct xent_job *job, const struct row *row) {
+static const struct xent_note *kept_of_row(const struct parts *blocks) {
     static const struct xent_note none = {.kept = XENT_NO_CLASS, .logit = -INFINITY, .slope = 1};
     const struct xent_note *kept = &none;
-    for (size_t i = 0; i < count_blocks(job); i++) {
-        const struct xent_note *note = &row->space.notes[i];
+    for (size_t i = 0; i < blocks->count; i++) {
+        const struct xent_note *note = &blocks->notes[i];
         if (note->kept != XENT_NO_CLASS && (kept == &none || note->logit > kept->logit)) {
             kept = note;
         }
@@ -333,20 +357,17 @@ static struct xent_sum term_of_kept(const struct xent_job *job, const struct xen
 }
 
 /* Merges the sums of the blocks and, but for one, the classes that are kept out of them. */
-static struct xent_sum merge_blocks(const struct xent_job *job, const struct row *row,
+static struct xent_sum merge_blocks(const struct xent_job *job, const struct parts *blocks,
                                     const struct xent_note *kept) {
-    const struct row_space *space = &row->space;
     const double scale = job->request.scale;
-    size_t count = count_blocks(job);
-    if (kept && job->keeps_largest) {
-        for (size_t i = 0; i < count_blocks(job); i++) {
-            const struct xent_note *note = &space->notes[i];
-            if (note != kept && note->kept != XENT_NO_CLASS) {
-                space->sums[count++] = term_of_kept(job, note);
-            }
+    size_t count = blocks->count;
+    for (size_t i = 0; kept && i < blocks->count; i++) {
+        const struct xent_note *note = &blocks->notes[i];
+        if (note != kept && note->kept != XENT_NO_CLASS) {
+            blocks->sums[count++] = term_of_kept(job, note);
         }
     }
-    return job->finish->merge(space->sums, count, scale);
+    return job->finish->merge(blocks->sums, count, scale);
 }
 
 /* Merges the row's blocks into its lane of the scalars, ready to be finished. Its index is that
@@ -355,26 +376,32 @@ static void merge_row(const struct xent_job *job, struct row *row, size_t index,
                       struct xent_best *best) {
     struct xent_rows *const scalars = row->scalars;
     const size_t lane = row->lane;
-    const struct xent_note *kept = row->space.notes ? kept_of_row(job, row) : NULL;
-    const struct xent_sum sum = merge_blocks(job, row, kept);
+    const struct parts *const blocks = &row->merged;
+    const struct xent_listed_class *known = NULL;
+    if (job->knows_whole) {
+        xent_read_blocks(job, index, blocks->sums, blocks->notes);
+        known = xent_known_listed(job, index);
+    }
+    const struct xent_note *kept = blocks->notes ? kept_of_row(blocks) : NULL;
+    const struct xent_sum sum = merge_blocks(job, blocks, kept);
     scalars->others[lane] = sum.sum;
     scalars->others_low[lane] = sum.low;
     scalars->exponent[lane] = sum.exponent;
     scalars->shift[lane] = sum.shift;
     if (job->options) {
-        row->shares = xent_take_coefficients(job, &row->at, row->space.notes, count_blocks(job),
-                                             kept, &row->space.listed, scalars, lane);
+        row->shares = xent_take_coefficients(job, &row->at, blocks->notes, blocks->count, kept,
+                                             known, &row->space.listed, scalars, lane);
     } else if (kept) {
         scalars->target_logit[lane] = kept->logit;
     } else {
         scalars->target_logit[lane] =
             row->target == XENT_NO_CLASS ? -INFINITY : xent_read_logit(job, &row->at, row->target);
     }
-    row->target = kept ? kept->kept : row->target;
+    row->target = kept ? kept->kept - job->offset : row->target;
     if (job->problem->evaluation) {
-        const struct xent_blocks blocks = {row->space.notes, row->space.findings, row->space.sums,
-                                           count_blocks(job)};
-        xent_evaluate_row(job, &row->at, index, &row->label, &blocks, kept, best, scalars, lane);
+        const struct xent_blocks found = {blocks->notes, row->space.findings, blocks->sums,
+                                          blocks->count};
+        xent_evaluate_row(job, &row->at, index, &row->label, &found, kept, best, scalars, lane);
     }
     xent_take_rows(job, &row->at, 1, scalars, lane);
 }
@@ -402,9 +429,9 @@ static void take_second(const struct xent_job *job, struct row *row) {
     struct two sum = {0, 0};
     double of_kept = 0;
     for (size_t i = 0; xent_has(job, DIRECTION) && i < count_blocks(job); i++) {
-        const struct xent_note *note = &space->notes[i];
+        const struct xent_note *note = &space->blocks.notes[i];
         const double share =
-            job->finish->share(row->scalars, row->lane, &space->sums[i], &job->request);
+            job->finish->share(row->scalars, row->lane, &space->blocks.sums[i], &job->request);
         sum = add_two(sum, (struct two){share * note->dot, 0});
         if (keeps_another(row, note)) {
             const double q = share_of_kept(job, row, note);
@@ -428,6 +455,21 @@ static void pass_over_row(const struct xent_job *job, const struct row *row) {
         zeros[i][row->lane] = 0;
     }
     xent_take_rows(job, &row->at, 1, scalars, row->lane);
+}
+
+/* What becomes of a row when its blocks are reduced: statistics, or what finish works on. */
+static void conclude_row(const struct xent_job *job, struct row *row, size_t index,
+                         struct xent_best *best) {
+    const struct parts *const blocks = &row->space.blocks;
+    if (job->notes_shard && row->counts) {
+        xent_note_row(job, &row->at, index, blocks->sums, blocks->notes, blocks->count);
+    } else if (job->notes_shard) {
+        xent_note_nothing(job, index, blocks->count);
+    } else if (row->counts) {
+        merge_row(job, row, index, best);
+    } else {
+        pass_over_row(job, row);
+    }
 }
 
 /* Where a block's values go first: to their place, or to a buffer. */
@@ -460,7 +502,7 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
     outlet->emission.exps = row->space.exps + offset;
     outlet->emission.out = store_to(job, row, work, block);
     outlet->emission.factor =
-        job->finish->factor(row->scalars, row->lane, &row->space.sums[index], &job->request);
+        job->finish->factor(row->scalars, row->lane, &row->space.blocks.sums[index], &job->request);
     outlet->emission.offset = 0;
     outlet->emission.labels = NULL;
     outlet->emission.stream = job->plan.stream;
@@ -514,7 +556,7 @@ static double product(double coefficient, double upstream) {
 
 /* What is emitted there: the block's terms do not tell. */
 static void emit_kept(const struct xent_job *job, const struct row *row, size_t index, char *out) {
-    const struct xent_note *note = &row->space.notes[index];
+    const struct xent_note *note = &row->space.blocks.notes[index];
     const double coefficient =
         row->shares.labels * note->label + row->shares.weights * note->weight;
     const double upstream = row->scalars->upstream[row->lane];
@@ -529,12 +571,12 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
     const double upstream = row->scalars->upstream[row->lane];
     const struct xent_factor *factor = &outlet->emission.factor;
     for (size_t k = 0; k < row->space.listed.count; k++) {
-        const size_t class = row->space.listed.class[k];
+        const size_t class = row->space.listed.class[k] - job->offset;
         if (!block_has(block, class) || class == row->target) {
             continue;
         }
         const size_t offset = class * job->itemsize;
-        const struct xent_note *note = &row->space.notes[class / XENT_BLOCK];
+        const struct xent_note *note = &row->space.blocks.notes[class / XENT_BLOCK];
         const bool apart = class == note->kept;
         const double kept = apart ? 0 : xent_real(job, row->space.exps + offset);
         const double slope =
@@ -604,7 +646,7 @@ static void bend_block(const struct xent_job *job, const struct row *row,
     const size_t offset = block.begin * job->itemsize;
     const struct xent_second *second = &row->second;
     const struct xent_rows *rows = row->scalars;
-    const struct xent_sum *sum = &row->space.sums[index];
+    const struct xent_sum *sum = &row->space.blocks.sums[index];
     const bool caps = second->by_tanh != 0;
     const char *const vector = xent_has(job, DIRECTION) ? work->vector : NULL;
     if (vector) {
@@ -629,7 +671,7 @@ static void bend_block(const struct xent_job *job, const struct row *row,
             job->finish->share_factor(rows, row->lane, second->square, sum, &job->request);
     }
     job->kernels->bend(&bend, block.size);
-    const struct xent_note *note = &row->space.notes[index];
+    const struct xent_note *note = &row->space.blocks.notes[index];
     if (note->kept != XENT_NO_CLASS) {
         const size_t kept = (note->kept - block.begin) * job->itemsize;
         const struct xent_point point =
@@ -671,7 +713,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
         job->kernels->emit_adjusted(&outlet->emission, &by, block.size);
     }
     if (row->counts && row->space.exps && job->keeps_largest &&
-        keeps_another(row, &row->space.notes[index])) {
+        keeps_another(row, &row->space.blocks.notes[index])) {
         emit_kept(job, row, index, out);
     }
     if (job->second) {
@@ -754,16 +796,14 @@ static void run_rows(void *context, int member, int team) {
             aside.ahead = block_ahead(job, row, i, n + 1 < count ? &at.place : NULL);
             found = reduce_beside(job, row, last, &work, i, found, &aside);
         }
-        if (row->counts) {
-            merge_row(job, row, range.begin + n, work.evaluation.best);
-        } else {
-            pass_over_row(job, row);
+        if (!row->counts) {
             found.known = false;
             if (last) {
                 emit_row(job, last, &work);
             }
         }
-        if (row->lane + 1 == batch || n + 1 == count) {
+        conclude_row(job, row, range.begin + n, work.evaluation.best);
+        if (!job->notes_shard && (row->lane + 1 == batch || n + 1 == count)) {
             xent_finish_rows(job, row->scalars, range.begin + n - row->lane, row->lane + 1);
             for (size_t i = n - row->lane; i <= n; i++) {
                 take_second(job, &rows[i % (2 * batch)]);
@@ -830,12 +870,10 @@ static void between_columns(void *context, size_t stage) {
         return;
     }
     struct row *row = &columns->rows[stage % 2];
-    if (row->counts) {
-        merge_row(job, row, stage, NULL);
-    } else {
-        pass_over_row(job, row);
+    conclude_row(job, row, stage, NULL);
+    if (!job->notes_shard) {
+        xent_finish_rows(job, row->scalars, stage, 1);
     }
-    xent_finish_rows(job, row->scalars, stage, 1);
     take_second(job, row);
     if (stage + 1 < job->rows) {
         xent_advance(&columns->at, job, 1);

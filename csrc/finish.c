@@ -85,7 +85,8 @@ void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t
         xent_finish_evaluation(job, rows, first, count);
     }
     for (size_t i = 0; problem->lse && i < count; i++) {
-        const bool near = fabs(rows->lse[i]) < near_zero;
+        /* The logits of whole rows may not be here. */
+        const bool near = fabs(rows->lse[i]) < near_zero && !job->knows_whole;
         problem->lse[first + i] = near ? precise_lse(job, first + i) : rows->lse[i];
     }
 }

@@ -54,6 +54,10 @@ static void note_properties(struct xent_job *job) {
     job->listed_labels = xent_has(job, INDICES) || (job->second && xent_has(job, TARGET));
     job->dense_labels = xent_has(job, LABELS) && !job->listed_labels;
     job->shares = options && (options->label_smoothing > 0 || options->labels.spread_tail);
+    const struct xent_statistics *statistics = problem->statistics;
+    job->notes_shard = statistics && statistics->noted;
+    job->knows_whole = statistics && statistics->whole;
+    job->offset = statistics ? statistics->offset : 0;
     job->request = request_of(job);
 }
 

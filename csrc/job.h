@@ -47,6 +47,10 @@ struct xent_job {
     bool dense_labels;  /* labels are distributions over all classes, */
     bool listed_labels; /* or over those that they list, as a target is that is not kept apart */
     bool shares;        /* every class gets a share of a row's label */
+    /* The logits are a shard of which statistics are noted, or of rows that are known as a whole.
+     */
+    bool notes_shard, knows_whole;
+    size_t offset; /* the number of the first class; 0 if it is no shard */
     struct xent_request request;
 
     /* The rows are the cells of `shape` in C order: the problem's, in as few dimensions as the

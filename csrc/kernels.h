@@ -9,10 +9,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Classes reduced at once: 8 KiB of f32, so that a block and its exponentials stay in the L1 cache
- * from the first look to the second. A row's bits depend on it. */
-enum { XENT_BLOCK = 2048 };
-
 /* Parts of a block that `maxima` looks at. */
 enum { XENT_MAXIMA = 32 };
 

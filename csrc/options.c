@@ -1,6 +1,8 @@
 /* The coefficients of rows with options, see xent.h for what they mean. */
 #include "options.h"
 
+#include "shards.h"
+
 #include <math.h>
 
 size_t xent_listed_labels(const struct xent_job *job) {
@@ -16,13 +18,15 @@ double xent_row_weight(const struct xent_job *job, const struct xent_place *at) 
     return xent_has(job, ROW_WEIGHT) ? xent_read_double(xent_address(job, ROW_WEIGHT, at)) : 1;
 }
 
-static double class_weight(const struct xent_job *job, size_t class) {
+double xent_class_weight(const struct xent_job *job, size_t class) {
     const double *weights = job->options ? job->options->class_weight : NULL;
     return weights ? weights[class] : 1;
 }
 
 double xent_denominator(const struct xent_job *job) {
-    const bool same = !job->options->class_weight || !xent_has(job, TARGET);
+    /* Other shards' weights are known by their statistics alone. */
+    const bool may_differ = job->options->class_weight || job->knows_whole;
+    const bool same = !may_differ || !xent_has(job, TARGET);
     if (same && !job->options->ignores && !xent_has(job, ROW_WEIGHT)) {
         return (double)job->rows;
     }
@@ -31,7 +35,9 @@ double xent_denominator(const struct xent_job *job) {
     for (size_t row = 0; row < job->rows; row++) {
         double weight = xent_row_weight(job, &at.place);
         if (weight != 0 && xent_has(job, TARGET)) {
-            weight *= class_weight(job, xent_read_class(job, &at.place));
+            const size_t class = xent_read_class(job, &at.place);
+            weight *= job->knows_whole ? xent_known_weight(job, row, class)
+                                       : xent_class_weight(job, class);
         }
         sum = add_two(sum, (struct two){weight, 0});
         xent_advance(&at, job, 1);
@@ -53,6 +59,9 @@ static bool counts_classes(const struct xent_job *job) {
 void xent_note_block(const struct xent_job *job, const struct xent_place *at, size_t begin,
                      size_t size, const struct xent_logits *logits, const char *slopes, size_t kept,
                      double top, char *labels, struct xent_note *note) {
+    if (job->notes_shard) { /* all of it is written */
+        *note = (struct xent_note){.logit = -INFINITY, .slope = 1};
+    }
     note->kept = XENT_NO_CLASS;
     note->top = top;
     const char *const u = logits->u, *const low = logits->low;
@@ -61,15 +70,17 @@ void xent_note_block(const struct xent_job *job, const struct xent_place *at, si
         note->logit = xent_real(job, u + kept * job->itemsize);
         note->low = low ? xent_real(job, low + kept * job->itemsize) : 0;
         note->slope = low ? xent_real(job, slopes + kept * job->itemsize) * XENT_SLOPE_UNIT : 1;
-        note->label = 0;
-        note->weight = note->logit > -INFINITY ? class_weight(job, note->kept) : 0;
+        const double weight = xent_class_weight(job, note->kept);
+        note->weight = note->logit > -INFINITY ? weight : 0;
+        note->label = job->keeps_largest ? 0 : weight;
     }
     const void *const weights = weights_of(job, begin);
     if (job->dense_labels) {
         const char *t = xent_load_labels(job, at, begin, size, labels);
         job->kernels->spread(logits, size, kept, top, t, weights, &note->labels);
         if (kept != XENT_NO_CLASS) {
-            note->label = xent_real(job, t + kept * job->itemsize) * class_weight(job, note->kept);
+            note->label = xent_real(job, t + kept * job->itemsize);
+            note->label *= xent_class_weight(job, note->kept);
         }
     }
     if (counts_classes(job)) {
@@ -95,13 +106,23 @@ const void *xent_load_weighed_labels(const struct xent_job *job, const struct xe
 /* ---- The classes that a label lists ------------------------------------------------------------
  */
 
+/* Takes a class that is listed for the first time. */
+static void add_listed(const struct xent_job *job, const struct xent_place *at, size_t class,
+                       const struct xent_listed_class *known, struct xent_listed *listed) {
+    const size_t k = listed->count++;
+    listed->class[k] = class;
+    listed->coefficient[k] = 0;
+    listed->logit[k] = known ? known->logit : xent_read_logit(job, at, class);
+    listed->weight[k] = known ? known->weight : xent_class_weight(job, class);
+}
+
 /* Each class once, with the sum of its probabilities; returns the sum of all. */
 static double read_listed(const struct xent_job *job, const struct xent_place *at,
-                          struct xent_listed *listed) {
+                          const struct xent_listed_class *known, struct xent_listed *listed) {
     enum { MANY = 64 };
     if (xent_has(job, TARGET)) {
-        listed->count = 1;
-        listed->class[0] = xent_read_class(job, at);
+        listed->count = 0;
+        add_listed(job, at, xent_read_class(job, at), NULL, listed);
         listed->coefficient[0] = 1;
         return 1;
     }
@@ -121,9 +142,7 @@ static double read_listed(const struct xent_job *job, const struct xent_place *a
                 k++;
             }
             if (k == listed->count) {
-                listed->class[k] = class[i];
-                listed->coefficient[k] = 0;
-                listed->count++;
+                add_listed(job, at, class[i], known ? &known[begin + i] : NULL, listed);
             }
             listed->coefficient[k] += probability;
             sum += probability;
@@ -137,7 +156,7 @@ static double read_listed(const struct xent_job *job, const struct xent_place *a
 
 /* Whether other classes than the one that is kept apart may have coefficients. */
 static bool has_others(const struct xent_job *job) {
-    return job->dense_labels || job->listed_labels || job->shares;
+    return job->dense_labels || job->listed_labels || job->shares || job->knows_whole;
 }
 
 /* Sums over the classes that are not kept apart. */
@@ -183,19 +202,18 @@ static double count_unmasked(const struct xent_job *job, const struct xent_note 
 
 /* What each class gets that is not listed, of what the listed ones lack of one; their coefficients
  * become what is subtracted there, without that share. */
-static double weigh_listed(const struct xent_job *job, const struct xent_place *at, double factor,
-                           double unmasked, double sum, struct xent_listed *listed) {
+static double weigh_listed(const struct xent_job *job, double factor, double unmasked, double sum,
+                           struct xent_listed *listed) {
     double others = unmasked;
     for (size_t k = 0; k < listed->count; k++) {
-        others -= xent_read_logit(job, at, listed->class[k]) > -INFINITY;
+        others -= listed->logit[k] > -INFINITY;
     }
     const bool spreads = job->options->labels.spread_tail && others > 0 && sum < 1;
     const double share = spreads ? factor * (1 - sum) / others : 0;
     for (size_t k = 0; k < listed->count; k++) {
-        const bool masked = xent_read_logit(job, at, listed->class[k]) == -INFINITY;
-        const double weight = class_weight(job, listed->class[k]);
-        listed->coefficient[k] *= factor * weight;
-        listed->coefficient[k] -= masked ? 0 : share * weight;
+        const bool masked = listed->logit[k] == -INFINITY;
+        listed->coefficient[k] *= factor * listed->weight[k];
+        listed->coefficient[k] -= masked ? 0 : share * listed->weight[k];
     }
     return share;
 }
@@ -215,7 +233,8 @@ static double top_of(const struct xent_note *notes, size_t count, const struct x
 struct xent_coefficients
 xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
                        const struct xent_note *notes, size_t count, const struct xent_note *kept,
-                       struct xent_listed *listed, struct xent_rows *rows, size_t lane) {
+                       const struct xent_listed_class *known, struct xent_listed *listed,
+                       struct xent_rows *rows, size_t lane) {
     const struct xent_options *options = job->options;
     const double weight = xent_row_weight(job, at), smoothing = options->label_smoothing;
     const double unmasked = count_unmasked(job, notes, count);
@@ -223,29 +242,26 @@ xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
     c.weights = smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0;
 
     struct sums sums = {.top = has_others(job) ? top_of(notes, count, kept) : -INFINITY};
-    double own = c.labels; /* of softmax, which has no label */
-    if (xent_has(job, TARGET) && !job->listed_labels) {
-        own *= class_weight(job, kept->kept);
-    } else if (xent_has(job, LABELS)) {
+    double own = c.labels; /* without a label, or where it is listed */
+    if (job->dense_labels || job->knows_whole || (xent_has(job, TARGET) && !job->keeps_largest)) {
         own *= kept->label;
     }
     if (job->listed_labels) {
-        const double sum = read_listed(job, at, listed);
-        c.weights += weigh_listed(job, at, c.labels, unmasked, sum, listed);
+        const double sum = read_listed(job, at, known, listed);
+        c.weights += weigh_listed(job, c.labels, unmasked, sum, listed);
         own = 0;
         for (size_t k = 0; k < listed->count; k++) {
             if (listed->class[k] == kept->kept) {
                 own = listed->coefficient[k];
             } else {
-                const double logit = xent_read_logit(job, at, listed->class[k]);
                 const double top = sums.top > -INFINITY ? sums.top : 0;
-                add_class(&sums, listed->coefficient[k], top - logit);
+                add_class(&sums, listed->coefficient[k], top - listed->logit[k]);
             }
         }
     }
     for (size_t i = 0; has_others(job) && i < count; i++) {
         const struct xent_note *note = &notes[i];
-        if (job->dense_labels) {
+        if (job->dense_labels || job->knows_whole) {
             add_block(&sums, c.labels, &note->labels, note->top);
         }
         if (job->shares) {

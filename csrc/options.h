@@ -9,8 +9,9 @@
 struct xent_note {
     size_t kept;              /* the class that is not in the sum, or XENT_NO_CLASS */
     double logit, low, slope; /* of it, if there is one */
-    double label, weight;     /* its coefficients, the second zero if it is masked; likewise */
-    double top;               /* the largest logit of the other classes */
+    double label, weight; /* its coefficients, likewise; the first of the largest only with dense
+                             labels, the second zero if it is masked */
+    double top;           /* the largest logit of the other classes */
     /* Of the other classes: where labels are dense, and where every class gets a share. */
     struct xent_spread labels, weights;
     bool marked; /* there are masked classes, and their terms are negative; with shares */
@@ -18,11 +19,12 @@ struct xent_note {
     double dot, component;
 };
 
-/* The classes that a row's label lists, each once, with what is subtracted there. */
+/* The classes that a row's label lists, each once, with what is subtracted there, their logits and
+ * weights. */
 struct xent_listed {
     size_t count;
     size_t *class;
-    double *coefficient;
+    double *coefficient, *logit, *weight;
 };
 
 /* c_j = labels * t_j w_j + weights * w_j; the second where a class is not masked. */
@@ -33,6 +35,8 @@ struct xent_coefficients {
 
 /* v, the weight of a row with options: zero if the row does not count. */
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at);
+
+double xent_class_weight(const struct xent_job *job, size_t class);
 
 /* The sum that a mean is divided by. */
 double xent_denominator(const struct xent_job *job);
@@ -52,10 +56,12 @@ const void *xent_load_weighed_labels(const struct xent_job *job, const struct xe
                                      size_t begin, size_t size, char *buffer);
 
 /* The lane gets the row's coefficients, which are also returned; `kept` is the note of the block
- * that has the class kept apart, and `listed` gets the listed classes. */
+ * that has the class kept apart, and `listed` gets the listed classes. What is `known` of these, if
+ * it is not NULL, is not read from the logits. */
 struct xent_coefficients
 xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
                        const struct xent_note *notes, size_t count, const struct xent_note *kept,
-                       struct xent_listed *listed, struct xent_rows *rows, size_t lane);
+                       const struct xent_listed_class *known, struct xent_listed *listed,
+                       struct xent_rows *rows, size_t lane);
 
 #endif

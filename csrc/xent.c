@@ -9,10 +9,15 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* Of a whole row. */
+static size_t count_classes(const struct xent_job *job) {
+    return job->knows_whole ? job->problem->statistics->classes : job->problem->classes;
+}
+
 /* Every target, before anything is written. */
 static enum xent_status check_targets(const struct xent_job *job, size_t *bad_row) {
     enum { MANY = 256 };
-    const size_t classes = job->problem->classes;
+    const size_t classes = count_classes(job);
     struct xent_cursor at = xent_at_row(job, 0);
     for (size_t row = 0, n; row < job->rows; row += n) {
         size_t class[MANY];
@@ -43,7 +48,7 @@ static enum xent_status check_listed(const struct xent_job *job, struct xent_pro
         for (size_t i = 0; i < job->options->labels.listed; i++) {
             size_t class;
             xent_read_indices(job, &at.place, i, 1, &class);
-            if (class >= job->problem->classes) {
+            if (class >= count_classes(job)) {
                 problem->bad_row = row;
                 problem->bad_label = i;
                 return XENT_TARGET_OUT_OF_RANGE;
@@ -74,21 +79,44 @@ static bool is_good_evaluation(const struct xent_problem *problem) {
            (wanted->top_k == 0 || (wanted->top_log_probs && wanted->top_classes));
 }
 
+static bool are_good_statistics(const struct xent_problem *problem) {
+    const struct xent_statistics *statistics = problem->statistics;
+    const struct xent_options *options = problem->options;
+    const bool listed = options && options->labels.indices.data;
+    const bool values = problem->output != XENT_NO_VALUES;
+    const bool results = values || problem->loss || problem->lse;
+    const bool gradient = problem->output == XENT_GRADIENT;
+    if (problem->evaluation || problem->lse_in.data || problem->curvature.data) {
+        return false;
+    }
+    if (statistics->noted) {
+        return !statistics->whole && !results && problem->classes >= 1 &&
+               listed == (statistics->noted_listed != NULL);
+    }
+    return statistics->whole && statistics->blocks >= 1 &&
+           listed == (statistics->whole_listed != NULL) && gradient == values &&
+           gradient == (problem->classes >= 1) && statistics->offset <= statistics->classes &&
+           problem->classes <= statistics->classes - statistics->offset;
+}
+
 static enum xent_status check(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
+    const bool partly = problem->statistics != NULL;
     const bool values = problem->output != XENT_NO_VALUES;
     const bool product = problem->output == XENT_PRODUCT, curves = problem->curvature.data != NULL;
-    const bool needs_target = problem->output == XENT_GRADIENT || product || problem->loss;
+    const bool needs_target =
+        problem->output == XENT_GRADIENT || product || (problem->loss && !partly);
     const bool labels = options && options->labels.probabilities.data;
     const bool good =
-        problem->row_dims <= XENT_MAX_ROW_DIMS && problem->classes >= 1 && problem->threads >= 0 &&
-        problem->logits.data && values == (problem->values.data != NULL) &&
+        problem->row_dims <= XENT_MAX_ROW_DIMS && (partly || problem->classes >= 1) &&
+        problem->threads >= 0 && problem->logits.data && values == (problem->values.data != NULL) &&
         (!needs_target || problem->target.data || labels) && !(labels && problem->target.data) &&
         (!(problem->loss_sum || problem->loss_mean) || problem->loss) &&
         product == (problem->vector.data != NULL) &&
         (!curves || problem->output == XENT_GRADIENT) &&
         !((curves || product) && problem->lse_in.data) && (!options || good_options(options)) &&
-        (!problem->evaluation || is_good_evaluation(problem));
+        (!problem->evaluation || is_good_evaluation(problem)) &&
+        (!partly || are_good_statistics(problem));
     return good ? XENT_OK : XENT_BAD_PROBLEM;
 }
 
@@ -133,6 +161,9 @@ static enum xent_status run(struct xent_job *job) {
 /* Checks labels, and what a mean is divided by follows from them. */
 static enum xent_status weigh(struct xent_job *job, struct xent_problem *problem) {
     enum xent_status status = XENT_OK;
+    if (job->notes_shard) {
+        return XENT_OK; /* how many classes there are is known when shards are merged */
+    }
     if (xent_has(job, TARGET)) {
         status = check_targets(job, &problem->bad_row);
     } else if (xent_has(job, INDICES)) {

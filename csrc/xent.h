@@ -14,6 +14,10 @@
 /* NumPy arrays have at most 64 dimensions, one of which holds the classes. */
 enum { XENT_MAX_ROW_DIMS = 63 };
 
+/* Classes reduced at once: 8 KiB of f32, so that a block and its exponentials stay in the L1 cache
+ * from the first look to the second. A row's bits depend on it. */
+enum { XENT_BLOCK = 2048 };
+
 enum xent_status {
     XENT_OK = 0,
     XENT_TARGET_OUT_OF_RANGE, /* problem.bad_row says in which row, and bad_label which of it */
@@ -111,6 +115,46 @@ struct xent_evaluation {
     int64_t *top_classes;  /* where there are no more that are not masked: -1, and -inf */
 };
 
+/* What a block of XENT_BLOCK classes, or the last of fewer, leaves of a row: all that the row's
+ * loss, lse and gradient need of it. With z = s * (u + low), s being the softcap or else the scale,
+ * a sum of e^z is (sum + low) * 2^exponent * e^(s * shift). The coefficients of the class `kept`
+ * are t_j w_j of a distribution, else w_j, and w_j again, but 0 if it is masked. All sums are over
+ * the other classes; those of coefficients are sum c_j and sum c_j (top - u_j - low_j), with c_j =
+ * t_j w_j for `labels` and c_j = w_j, where a class is not masked, for `weights`. What options do
+ * not need is zero. */
+struct xent_block {
+    int64_t kept; /* the label, or the first of the largest if labels are distributions; -1: none */
+    double logit, logit_low, slope; /* of it: u, low, and dz/dx / scale */
+    double label, weight;           /* its coefficients */
+    double top;                     /* the largest u of the others */
+    double sum, low, exponent, shift;
+    double label_mass, label_spread;
+    double weight_mass, weight_spread;
+    double unmasked; /* how many of the others are not masked */
+};
+
+/* A class that a label lists: u + low, and w. The weight is -1 where the class is in another shard.
+ */
+struct xent_listed_class {
+    double logit, weight;
+};
+
+/* The logits are a shard of their rows, which have more classes. Labels are numbers of all classes;
+ * arrays with a class axis, and class weights, have the shard's. */
+struct xent_statistics {
+    size_t offset; /* the number of the shard's first class */
+    /* Either the statistics of the shard are wanted, and nothing else: of every row, in C order,
+     * its blocks, from the shard's first class on, and the classes that its label lists. */
+    struct xent_block *noted;
+    struct xent_listed_class *noted_listed;
+    /* Or those of whole rows are there: for losses and lse, with no logits, the problem's `classes`
+     * being 0, nor labels, if they are of all classes; or for the gradient of the shard. An lse
+     * that is below one half is as accurate as one half is, for want of the logits. */
+    const struct xent_block *whole; /* of every row, `blocks` in order of their classes */
+    const struct xent_listed_class *whole_listed;
+    size_t blocks, classes; /* in a whole row */
+};
+
 struct xent_problem {
     enum xent_dtype dtype; /* of the logits */
     bool swapped;          /* the bytes of the logits are in the other order */
@@ -118,7 +162,7 @@ struct xent_problem {
     enum xent_values output;
     size_t row_dims; /* <= XENT_MAX_ROW_DIMS; the rows are all the cells of row_shape, C order */
     const size_t *row_shape;
-    size_t classes; /* >= 1 */
+    size_t classes; /* >= 1, but see xent_statistics */
 
     struct xent_array logits;
     ptrdiff_t logits_stride; /* from one class to the next */
@@ -151,6 +195,7 @@ struct xent_problem {
     const struct xent_options *options; /* NULL: none */
     /* NULL: none; else there are neither values nor losses, and of the options what makes z of x */
     const struct xent_evaluation *evaluation;
+    const struct xent_statistics *statistics; /* NULL: the logits are whole rows */
 
     int threads; /* the largest team, within OMP_THREAD_LIMIT; 0: see xent_available_threads */
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import xent
-from xent import _api, _arrays, _config, _core, reference
+from xent import _api, _arrays, _config, _core, _shards, reference
 
 INTEGERS = [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
 
 
-@pytest.mark.parametrize("module", [_api, _config])
+@pytest.mark.parametrize("module", [_api, _config, _shards])
 def test_docstring_examples(module):
     results = doctest.testmod(module)
     assert results.attempted > 0

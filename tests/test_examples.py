@@ -1,18 +1,20 @@
-"""The example on real scans: it learns, and both losses train alike."""
+"""The examples: on real scans both losses train alike, and a vocabulary in shards trains like a whole one."""
 
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
 def digits():
-    spec = importlib.util.spec_from_file_location("digits", EXAMPLE)
+    spec = importlib.util.spec_from_file_location("digits", EXAMPLES / "digits.py")
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(__import__("sys").modules, "digits", module)  # dataclasses look their module up
@@ -38,6 +40,17 @@ def test_digits(digits, tmp_path, capsys):
     for model in digits.MODELS:
         assert rows[model, "xent"][1] == pytest.approx(rows[model, "NumPy"][1], rel=0.05)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_shards():
+    printed = subprocess.run(
+        [sys.executable, EXAMPLES / "shards.py"], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+    steps = [line.split() for line in printed.splitlines()[1:]]
+    assert [step for step, *_ in steps] == ["1", "2", "3", "4", "5"]
+    for _, alone, *in_shards in steps:
+        assert len(in_shards) == 1  # all processes have the same loss
+        assert float(in_shards[0]) == pytest.approx(float(alone), rel=1e-4)  # but for the rounding of their products
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ TWINS = [
     "log_softmax",
     "logsumexp",
     "evaluate",
+    "partial_statistics",
+    "merge_statistics",
 ]
 
 

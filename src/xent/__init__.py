@@ -17,11 +17,13 @@ from xent._api import (
     softmax,
 )
 from xent._config import get_num_threads, set_num_threads, show_config
+from xent._shards import PartialStatistics, merge_statistics, partial_statistics
 
 __version__ = version("xent")
 
 __all__ = [
     "Evaluation",
+    "PartialStatistics",
     "cross_entropy",
     "cross_entropy_and_grad",
     "cross_entropy_grad",
@@ -32,6 +34,8 @@ __all__ = [
     "get_num_threads",
     "log_softmax",
     "logsumexp",
+    "merge_statistics",
+    "partial_statistics",
     "reference",
     "set_num_threads",
     "show_config",

@@ -56,72 +56,32 @@ def _values(
     return out, values
 
 
-class _Loss:
-    """A loss of rows of logits, its arguments checked: all there is to say to the core but where results go.
+class _Problem:
+    """What is asked of rows of logits, its arguments checked: all there is to say to the core but where results go.
 
-    `arrays` and `numbers` are the arguments of `_core.run`, by its names.
+    `arrays` and `numbers` are the arguments of `_core.run`, by its names. `rows` are the logits with the classes last.
     """
 
     def __init__(
-        self,
-        logits: ArrayLike,
-        target: ArrayLike | Sparse,
-        *,
-        axis: int,
-        weight: ArrayLike | None,
-        sample_weight: ArrayLike | None,
-        ignore_index: int | None,
-        class_mask: ArrayLike | None,
-        label_smoothing: float,
-        z_loss: float,
-        scale: float,
-        softcap: float | None,
-        tail: str | None,
-        reduction: str,
-        denominator: float | None,
-        validate: bool,
+        self, logits: NDArray[Any], rows: NDArray[Any], axis: int, reduction: str, denominator: float | None
     ) -> None:
         self.reduction = _arrays.choice("reduction", reduction, REDUCTIONS)
-        self.numbers: dict[str, Any] = {
-            "label_smoothing": _arrays.number("label_smoothing", label_smoothing, least=0, most=1),
-            "z_loss": _arrays.number("z_loss", z_loss, least=0),
-            "scale": _arrays.number("scale", scale, above=0),
-            "mean": reduction == "mean",
-        }
-        if softcap is not None:
-            self.numbers["softcap"] = _arrays.number("softcap", softcap, above=0)
+        self.numbers: dict[str, Any] = {"mean": reduction == "mean"}
         if denominator is not None:
             self.numbers["denominator"] = _arrays.number("denominator", denominator, above=0)
             if reduction != "mean":
                 raise ValueError(f"denominator is for the reduction 'mean', not for {reduction!r}")
-
         self.axis = axis
-        self.logits = _arrays.floats("logits", logits)
-        rows = _arrays.classes_last("logits", self.logits, axis)
+        self.logits = logits
         self.shape = rows.shape[:-1]
-        self.arrays: dict[str, Any] = {"logits": rows, **_arrays.targets("target", target, self.logits, axis)}
-        if weight is not None:
-            of_classes = _arrays.weights("weight", weight, rows.shape[-1:], "the classes")
-            self.arrays["weight"] = np.ascontiguousarray(of_classes)
-        if sample_weight is not None:
-            self.arrays["sample_weight"] = _arrays.weights("sample_weight", sample_weight, self.shape, "the rows")
-        if class_mask is not None:
-            self.arrays["mask"] = _arrays.class_mask("class_mask", class_mask, self.logits, axis)
-        self._describe_targets(ignore_index, tail, validate)
+        self.arrays: dict[str, Any] = {"logits": rows}
 
-    def _describe_targets(self, ignore_index: int | None, tail: str | None, validate: bool) -> None:
-        """Check the options that some kinds of targets have and others have not."""
-        labels, probabilities = self.arrays.get("target"), self.arrays.get("probabilities")
-        if ignore_index is not None:
-            self.numbers["ignore"] = _arrays.label("ignore_index", ignore_index, labels)
-        if tail is not None:
-            self.numbers["tail"] = _arrays.choice("tail", tail, TAILS) == "uniform"
-            if "indices" not in self.arrays:
-                raise ValueError("tail is for a target of (indices, probabilities)")
-        if _arrays.flag("validate", validate) and probabilities is not None:
-            _arrays.check_distributions(
-                "target", probabilities, self.arrays.get("sample_weight"), rest=self.numbers.get("tail", False)
-            )
+    def set_class_options(self, weight: ArrayLike | None, class_mask: ArrayLike | None) -> None:
+        if weight is not None:
+            of_classes = _arrays.weights("weight", weight, self.arrays["logits"].shape[-1:], "the classes")
+            self.arrays["weight"] = np.ascontiguousarray(of_classes)
+        if class_mask is not None:
+            self.arrays["mask"] = _arrays.class_mask("class_mask", class_mask, self.logits, self.axis)
 
     def set_upstream(self, grad_output: ArrayLike) -> None:
         """Take dl/dL of every row's loss: one number, or one for each row."""
@@ -132,10 +92,6 @@ class _Loss:
             self.arrays["upstream"] = upstream
         else:
             self.numbers["upstream_scalar"] = float(upstream)
-
-    def set_lse(self, lse: ArrayLike) -> None:
-        """Take the rows' logsumexp from whoever has computed it."""
-        self.arrays["lse_in"] = _arrays.row_floats("lse", lse, self.shape)
 
     def check_loss_out(self, name: str, out: NDArray[Any] | None) -> None:
         if out is not None:
@@ -207,6 +163,65 @@ class _Loss:
                 return result.astype(_dtypes(self.logits)[1], copy=False)[()]
             np.copyto(out, result, casting="same_kind")
         return out
+
+
+class _Loss(_Problem):
+    """A loss of rows of logits, with options."""
+
+    def __init__(
+        self,
+        logits: ArrayLike,
+        target: ArrayLike | Sparse | None,
+        *,
+        axis: int,
+        weight: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+        ignore_index: int | None,
+        class_mask: ArrayLike | None,
+        label_smoothing: float,
+        z_loss: float,
+        scale: float,
+        softcap: float | None,
+        tail: str | None,
+        reduction: str,
+        denominator: float | None,
+        validate: bool,
+        needs_target: bool = True,
+    ) -> None:
+        array = _arrays.floats("logits", logits)
+        rows = _arrays.classes_last("logits", array, axis)
+        super().__init__(array, rows, axis, reduction, denominator)
+        self.numbers |= {
+            "label_smoothing": _arrays.number("label_smoothing", label_smoothing, least=0, most=1),
+            "z_loss": _arrays.number("z_loss", z_loss, least=0),
+            "scale": _arrays.number("scale", scale, above=0),
+        }
+        if softcap is not None:
+            self.numbers["softcap"] = _arrays.number("softcap", softcap, above=0)
+        if target is not None or needs_target:
+            self.arrays |= _arrays.targets("target", target, self.logits, axis)
+        if sample_weight is not None:
+            self.arrays["sample_weight"] = _arrays.weights("sample_weight", sample_weight, self.shape, "the rows")
+        self.set_class_options(weight, class_mask)
+        self._describe_targets(ignore_index, tail, validate)
+
+    def _describe_targets(self, ignore_index: int | None, tail: str | None, validate: bool) -> None:
+        """Check the options that some kinds of targets have and others have not."""
+        labels, probabilities = self.arrays.get("target"), self.arrays.get("probabilities")
+        if ignore_index is not None:
+            self.numbers["ignore"] = _arrays.label("ignore_index", ignore_index, labels)
+        if tail is not None:
+            self.numbers["tail"] = _arrays.choice("tail", tail, TAILS) == "uniform"
+            if "indices" not in self.arrays:
+                raise ValueError("tail is for a target of (indices, probabilities)")
+        if _arrays.flag("validate", validate) and probabilities is not None:
+            _arrays.check_distributions(
+                "target", probabilities, self.arrays.get("sample_weight"), rest=self.numbers.get("tail", False)
+            )
+
+    def set_lse(self, lse: ArrayLike) -> None:
+        """Take the rows' logsumexp from whoever has computed it."""
+        self.arrays["lse_in"] = _arrays.row_floats("lse", lse, self.shape)
 
 
 def cross_entropy(

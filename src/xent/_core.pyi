@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 NO_VALUES: int
@@ -10,6 +11,9 @@ SOFTMAX: int
 LOG_SOFTMAX: int
 PRODUCT: int
 CURVATURES: dict[str, int]
+BLOCK_OF_CLASSES: int
+BLOCK: np.dtype[np.void]
+LISTED_CLASS: np.dtype[np.void]
 ISAS: tuple[str, ...]
 
 def run(
@@ -39,6 +43,13 @@ def run(
     lse_in: NDArray[Any] | None = None,
     loss: NDArray[Any] | None = None,
     lse: NDArray[Any] | None = None,
+    noted: NDArray[Any] | None = None,
+    noted_listed: NDArray[Any] | None = None,
+    whole: NDArray[Any] | None = None,
+    whole_listed: NDArray[Any] | None = None,
+    offset: int = 0,
+    classes: int = 0,
+    plain: bool = True,
     threads: int = 0,
 ) -> float: ...
 def run_evaluation(

@@ -23,6 +23,7 @@ cdef extern from "numpy/arrayobject.h":
 
 
 cdef extern from "xent.h" nogil:
+    enum: XENT_BLOCK
     enum: XENT_MAX_ROW_DIMS
 
     enum xent_status:
@@ -99,6 +100,37 @@ cdef extern from "xent.h" nogil:
         double *top_log_probs
         int64_t *top_classes
 
+    struct xent_block:
+        int64_t kept
+        double logit
+        double logit_low
+        double slope
+        double label
+        double weight
+        double top
+        double sum
+        double low
+        double exponent
+        double shift
+        double label_mass
+        double label_spread
+        double weight_mass
+        double weight_spread
+        double unmasked
+
+    struct xent_listed_class:
+        double logit
+        double weight
+
+    struct xent_statistics:
+        size_t offset
+        xent_block *noted
+        xent_listed_class *noted_listed
+        const xent_block *whole
+        const xent_listed_class *whole_listed
+        size_t blocks
+        size_t classes
+
     struct xent_problem:
         xent_dtype dtype
         bint swapped
@@ -130,6 +162,7 @@ cdef extern from "xent.h" nogil:
         double *lse
         const xent_options *options
         const xent_evaluation *evaluation
+        const xent_statistics *statistics
         int threads
         size_t bad_row
         size_t bad_label
@@ -149,6 +182,18 @@ LOG_SOFTMAX = XENT_LOG_SOFTMAX
 PRODUCT = XENT_PRODUCT
 
 CURVATURES = {"exact": XENT_EXACT, "xgboost": XENT_XGBOOST, "lightgbm": XENT_LIGHTGBM}
+
+BLOCK_OF_CLASSES = XENT_BLOCK
+# The dtypes of xent_block and xent_listed_class
+BLOCK = np.dtype([
+    ("kept", np.int64),
+    *((name, np.float64) for name in (
+        "logit", "logit_low", "slope", "label", "weight", "top", "sum", "low", "exponent", "shift",
+        "label_mass", "label_spread", "weight_mass", "weight_spread", "unmasked",
+    )),
+])
+LISTED_CLASS = np.dtype([("logit", np.float64), ("weight", np.float64)])
+assert BLOCK.itemsize == sizeof(xent_block) and LISTED_CLASS.itemsize == sizeof(xent_listed_class)
 
 ISAS = ("scalar", "avx2", "avx512", "neon")
 
@@ -245,6 +290,22 @@ cdef void fill_transformation(xent_options *options, cnp.ndarray mask, double sc
         options.mask_stride = last_stride(mask)
 
 
+cdef void fill_statistics(
+    xent_statistics *statistics, cnp.ndarray noted, cnp.ndarray noted_listed, cnp.ndarray whole,
+    cnp.ndarray whole_listed,
+) except *:
+    memset(statistics, 0, sizeof(statistics[0]))
+    if noted is not None:
+        statistics.noted = <xent_block *>cnp.PyArray_DATA(noted)
+    if noted_listed is not None:
+        statistics.noted_listed = <xent_listed_class *>cnp.PyArray_DATA(noted_listed)
+    if whole is not None:
+        statistics.whole = <const xent_block *>cnp.PyArray_DATA(whole)
+        statistics.blocks = <size_t>cnp.PyArray_DIM(whole, cnp.PyArray_NDIM(whole) - 1)
+    if whole_listed is not None:
+        statistics.whole_listed = <const xent_listed_class *>cnp.PyArray_DATA(whole_listed)
+
+
 def bad_class(name, classes, array, index):
     """Return the exception for a class that is not there."""
     where = f"[{', '.join(map(str, index))}]" if index else ""
@@ -278,6 +339,13 @@ def run(
     cnp.ndarray lse_in=None,
     cnp.ndarray loss=None,
     cnp.ndarray lse=None,
+    cnp.ndarray noted=None,
+    cnp.ndarray noted_listed=None,
+    cnp.ndarray whole=None,
+    cnp.ndarray whole_listed=None,
+    size_t offset=0,
+    size_t classes=0,
+    bint plain=True,
     int threads=0,
 ):
     """Run one problem and return its reduced loss: the sum, or the mean.
@@ -286,12 +354,19 @@ def run(
     last two have `listed` classes if there are indices. `target`, `upstream`, `lse_in` and `sample_weight` have the
     shape of the other axes; `weight`, `loss` and `lse` are contiguous. Logits, values, curvature, vector and
     probabilities are floats of 16 bits or more, labels and indices integers, `mask` is bool, all else is float64.
+
+    Logits may be a shard of their rows, from the class `offset` on: then its statistics go to `noted`, with the classes
+    last, or those of the `whole` rows, which have so many `classes`, are there. Both are contiguous, of `BLOCK`, and
+    what there is of listed classes, of `LISTED_CLASS`. Without logits for these the shard has no classes. `plain` says
+    that no shard has options.
     """
     cdef xent_problem problem
     cdef xent_options options
+    cdef xent_statistics statistics
     cdef xent_status status
     cdef double reduced = 0
     cdef double rows
+    cdef size_t dim
     memset(&problem, 0, sizeof(problem))
     memset(&options, 0, sizeof(options))
     fill_logits(&problem, logits)
@@ -321,6 +396,11 @@ def run(
     problem.loss_mean = &reduced if loss is not None and mean else NULL
     problem.lse = doubles(lse)
     problem.threads = threads
+    if noted is not None or whole is not None:
+        fill_statistics(&statistics, noted, noted_listed, whole, whole_listed)
+        statistics.offset = offset
+        statistics.classes = classes
+        problem.statistics = &statistics
 
     fill_transformation(&options, mask, scale, softcap)
     if probabilities is not None:
@@ -336,11 +416,13 @@ def run(
     options.denominator = denominator
     if (
         mask is not None or probabilities is not None or weight is not None or sample_weight is not None
-        or options.ignores or label_smoothing != 0 or z_loss != 0 or scale != 1 or softcap != 0
+        or options.ignores or label_smoothing != 0 or z_loss != 0 or scale != 1 or softcap != 0 or not plain
     ):
         problem.options = &options
     elif mean:  # of plain rows, whose number is known
-        rows = <double>(cnp.PyArray_SIZE(logits) // <cnp.npy_intp>problem.classes)
+        rows = 1
+        for dim in range(problem.row_dims):
+            rows *= <double>problem.row_shape[dim]
         if denominator > 0:
             problem.upstream_scalar = upstream_scalar / denominator
             problem.loss_sum, problem.loss_mean = problem.loss_mean, NULL
@@ -351,8 +433,9 @@ def run(
     if status == XENT_TARGET_OUT_OF_RANGE:
         if target is None:
             row = np.unravel_index(problem.bad_row, (<object>indices).shape[:-1])
-            raise bad_class("indices", problem.classes, indices, (*row, problem.bad_label))
-        raise bad_class("target", problem.classes, target, np.unravel_index(problem.bad_row, (<object>target).shape))
+            raise bad_class("indices", classes or problem.classes, indices, (*row, problem.bad_label))
+        row = np.unravel_index(problem.bad_row, (<object>target).shape)
+        raise bad_class("target", classes or problem.classes, target, row)
     check(status)
     return reduced / denominator if mean and problem.options == NULL and denominator > 0 else reduced
 

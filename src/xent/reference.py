@@ -12,6 +12,7 @@ the dtype that those of `xent` have, rounded from float64. The inputs are taken 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -645,3 +646,113 @@ def evaluate(
         top_k_log_probs=_result(_unrows(best_log_q, given, axis), floats),
         top_k_indices=_unrows(best, given, axis),
     )
+
+
+class PartialStatistics:
+    """Some of the classes of rows: here the logits themselves, which say all there is to know of them.
+
+    `shards` are by their first class: (logits, target, weight, class_mask), each as it was given but for None.
+    """
+
+    def __init__(self, shards: dict[int, tuple[NDArray[Any], Any, Float64s, Bools]], options: dict[str, Any]) -> None:
+        self.shards, self.options = shards, options
+
+    def _whole(self) -> dict[str, Any]:
+        """Return the arguments of whole rows: all shards beside each other, in order of their classes."""
+        axis = self.options["axis"]
+        logits, targets, weights, masks = zip(*(self.shards[first] for first in sorted(self.shards)), strict=True)
+        target = targets[0]
+        if target is None:  # any will do for the logsumexp
+            target = np.zeros(_shape_of_rows(logits[0], axis), np.intp)
+        elif not isinstance(target, tuple) and _is_distribution(target):
+            target = np.concatenate(targets, axis=axis)
+        return {
+            **self.options,
+            "logits": np.concatenate(logits, axis=axis),
+            "target": target,
+            "weight": np.concatenate(weights),
+            "class_mask": np.concatenate(masks, axis=axis),
+        }
+
+    def finish(
+        self,
+        *,
+        reduction: str = "mean",
+        denominator: float | None = None,
+        out: NDArray[Any] | None = None,
+        n_threads: int | None = None,  # noqa: ARG002
+    ) -> Any:
+        """Compute what the method of `xent.PartialStatistics` computes."""
+        return cross_entropy(**self._whole(), reduction=reduction, denominator=denominator, out=out)
+
+    @quiet
+    def logsumexp(self, *, out: NDArray[Any] | None = None, n_threads: int | None = None) -> Any:  # noqa: ARG002
+        """Compute what the method of `xent.PartialStatistics` computes."""
+        problem = Problem(**self._whole(), reduction="none", denominator=None)
+        lse = np.where(problem.counts, problem.rows.lse[:, 0], 0)
+        shape = _shape_of_rows(problem.logits, problem.axis)
+        return _result(lse.reshape(shape), _dtype_of_sums(problem.logits), out)
+
+    def grad(
+        self,
+        logits: ArrayLike,
+        target: ArrayLike | None = None,  # noqa: ARG002 - all but the shape of the logits is known
+        *,
+        offset: int = 0,
+        weight: ArrayLike | None = None,  # noqa: ARG002
+        class_mask: ArrayLike | None = None,  # noqa: ARG002
+        reduction: str = "mean",
+        denominator: float | None = None,
+        grad_output: ArrayLike = 1.0,
+        grad_out: NDArray[Any] | None = None,
+        n_threads: int | None = None,  # noqa: ARG002
+    ) -> NDArray[Any]:
+        """Compute what the method of `xent.PartialStatistics` computes."""
+        axis = self.options["axis"]
+        grad = cross_entropy_grad(
+            **self._whole(), reduction=reduction, denominator=denominator, grad_output=grad_output
+        )
+        classes = range(offset, offset + _floats(logits).shape[axis])
+        return _result(np.take(grad, classes, axis), grad.dtype, grad_out)  # type: ignore[no-any-return]
+
+
+def partial_statistics(
+    logits: ArrayLike,
+    target: Any = None,
+    *,
+    offset: int = 0,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_mask: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    tail: str | None = None,
+    n_threads: int | None = None,  # noqa: ARG001
+) -> PartialStatistics:
+    """Take a shard of the classes."""
+    array = _floats(logits)
+    mask = np.ones(array.shape, np.bool_)
+    if class_mask is not None:
+        mask = _unrows(_masked_rows(np.zeros(array.shape), axis, class_mask) == 0, array, axis)
+    w = np.array(_numbers(1.0 if weight is None else weight, array.shape[axis]))
+    options = {
+        "axis": axis,
+        "sample_weight": sample_weight,
+        "ignore_index": ignore_index,
+        "label_smoothing": label_smoothing,
+        "z_loss": z_loss,
+        "scale": scale,
+        "softcap": softcap,
+        "tail": tail,
+    }
+    return PartialStatistics({offset: (array, target, w, mask)}, options)
+
+
+def merge_statistics(parts: Iterable[PartialStatistics]) -> PartialStatistics:
+    """Collect shards of the same rows."""
+    all_parts = list(parts)
+    return PartialStatistics({k: v for part in all_parts for k, v in part.shards.items()}, all_parts[0].options)
