@@ -121,12 +121,9 @@ static void take_labels(const struct xent_job *job, const struct group *group, s
         return;
     }
     weights->all_count = !job->options->ignores && !xent_has(job, ROW_WEIGHT);
-    struct xent_place at = group->at;
-    for (size_t i = 0; i < rows; i++) {
-        weights->of_row[i] = weights->all_count ? 1 : xent_row_weight(job, &at);
+    xent_row_weights(job, &group->at, rows, label, weights->of_row);
+    for (size_t i = 0; !weights->all_count && i < rows; i++) {
         label[i] = weights->of_row[i] != 0 ? label[i] : 0; /* it need not be a class */
-        at.offset[TARGET] += xent_stride(job, TARGET);
-        at.offset[ROW_WEIGHT] += xent_stride(job, ROW_WEIGHT);
     }
 }
 

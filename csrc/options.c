@@ -10,12 +10,27 @@ size_t xent_listed_labels(const struct xent_job *job) {
     return job->listed_labels ? listed : 0;
 }
 
-double xent_row_weight(const struct xent_job *job, const struct xent_place *at) {
-    if (job->options->ignores && xent_has(job, TARGET) &&
-        xent_read_class(job, at) == (size_t)job->options->ignored) {
-        return 0;
+static bool ignores(const struct xent_job *job) {
+    return job->options->ignores && xent_has(job, TARGET);
+}
+
+void xent_row_weights(const struct xent_job *job, const struct xent_place *at, size_t n,
+                      const size_t *label, double *weights) {
+    const ptrdiff_t stride = xent_stride(job, ROW_WEIGHT);
+    const char *const given = xent_has(job, ROW_WEIGHT) ? xent_address(job, ROW_WEIGHT, at) : NULL;
+    for (size_t i = 0; i < n; i++) {
+        weights[i] = given ? xent_read_double(given + (ptrdiff_t)i * stride) : 1;
     }
-    return xent_has(job, ROW_WEIGHT) ? xent_read_double(xent_address(job, ROW_WEIGHT, at)) : 1;
+    for (size_t i = 0; ignores(job) && i < n; i++) {
+        weights[i] = label[i] == (size_t)job->options->ignored ? 0 : weights[i];
+    }
+}
+
+double xent_row_weight(const struct xent_job *job, const struct xent_place *at) {
+    const size_t label = ignores(job) ? xent_read_class(job, at) : 0;
+    double weight;
+    xent_row_weights(job, at, 1, &label, &weight);
+    return weight;
 }
 
 double xent_class_weight(const struct xent_job *job, size_t class) {
@@ -30,18 +45,30 @@ double xent_denominator(const struct xent_job *job) {
     if (same && !job->options->ignores && !xent_has(job, ROW_WEIGHT)) {
         return (double)job->rows;
     }
-    struct two sum = {0, 0};
+    /* So many sums that an addition need not wait for the last. */
+    enum { MANY = 256, SUMS = 4 };
+    struct two sums[SUMS] = {{0, 0}};
     struct xent_cursor at = xent_at_row(job, 0);
-    for (size_t row = 0; row < job->rows; row++) {
-        double weight = xent_row_weight(job, &at.place);
-        if (weight != 0 && xent_has(job, TARGET)) {
-            const size_t class = xent_read_class(job, &at.place);
-            weight *= job->knows_whole ? xent_known_weight(job, row, class)
-                                       : xent_class_weight(job, class);
+    for (size_t row = 0, n; row < job->rows; row += n) {
+        size_t label[MANY];
+        double weights[MANY];
+        const size_t in_line = xent_rows_in_line(&at, job);
+        n = in_line < MANY ? in_line : MANY;
+        if (xent_has(job, TARGET)) {
+            xent_read_classes(job, xent_address(job, TARGET, &at.place), n, label);
         }
-        sum = add_two(sum, (struct two){weight, 0});
-        xent_advance(&at, job, 1);
+        xent_row_weights(job, &at.place, n, label, weights);
+        for (size_t i = 0; i < n; i++) {
+            if (weights[i] != 0 && xent_has(job, TARGET)) {
+                weights[i] *= job->knows_whole ? xent_known_weight(job, row + i, label[i])
+                                               : xent_class_weight(job, label[i]);
+            }
+            struct two *const sum = &sums[(row + i) % SUMS];
+            *sum = add_two(*sum, (struct two){weights[i], 0});
+        }
+        xent_advance(&at, job, n);
     }
+    const struct two sum = add_two(add_two(sums[0], sums[1]), add_two(sums[2], sums[3]));
     return sum.high + sum.low;
 }
 

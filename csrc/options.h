@@ -35,6 +35,9 @@ struct xent_coefficients {
 
 /* v, the weight of a row with options: zero if the row does not count. */
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at);
+/* Those of n rows in a line, whose labels are known if there are any. */
+void xent_row_weights(const struct xent_job *job, const struct xent_place *at, size_t n,
+                      const size_t *label, double *weights);
 
 double xent_class_weight(const struct xent_job *job, size_t class);
 

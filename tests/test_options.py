@@ -307,6 +307,25 @@ def test_threads_change_nothing(rng, dtype, shape, kind):
             assert all(map(same_bits, one, several))
 
 
+@pytest.mark.parametrize("classes", [5, 200])
+def test_means_of_many_rows(rng, dtype, classes):
+    """What a mean is divided by is summed row by row, wherever the rows lie."""
+    x = rng.normal(size=(7, 100, classes)).astype(dtype)
+    target = rng.integers(classes, size=x.shape[:2])
+    options = {
+        "weight": rng.random(classes),
+        "sample_weight": rng.choice([0, 0.5, 2], size=x.shape[:2]),
+        "ignore_index": 1,
+    }
+    loss, grad = xent.cross_entropy_and_grad(x, target, **options)
+    assert ulps(loss, np.float64(reference.cross_entropy(x.astype(np.float64), target, **options))) <= 4
+    transposed = np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)  # of which no rows are in one line
+    spaced = {**options, "sample_weight": laid_out(options["sample_weight"], "strided")}
+    again = xent.cross_entropy_and_grad(transposed, laid_out(target, "F"), **spaced)
+    assert same_bits(again[0], loss)
+    assert same_bits(np.ascontiguousarray(again[1]), grad)
+
+
 @pytest.mark.parametrize("classes", [3, 17, 128, 200, 3000])
 def test_options_of_no_effect_change_little(rng, dtype, classes):
     """A weight of ones, a mask of all: the result is that without, within the bounds."""
