@@ -79,10 +79,19 @@ XENT_INLINE f64x2_vec f64x2_times_sum(f64x2_vec x, f64x2_vec a, f64x2_vec b) {
     return product + f64x2_less(size, infinity, rest, f64x2_set1(0)); /* none beside an infinity */
 }
 
-XENT_INLINE f64x2_vec f64x2_of_floats(const float *p) { return (f64x2_vec){p[0], p[1]}; }
+/* Whole vectors: of a pair that is converted number by number, gcc 12 takes what was stored for
+ * what it was before it was rounded. */
+typedef float f32x2_vec __attribute__((vector_size(2 * sizeof(float))));
+
+XENT_INLINE f64x2_vec f64x2_of_floats(const float *p) {
+    f32x2_vec floats;
+    memcpy(&floats, p, sizeof floats);
+    return __builtin_convertvector(floats, f64x2_vec);
+}
+
 XENT_INLINE void f64x2_to_floats(float *p, f64x2_vec x) {
-    p[0] = (float)x[0];
-    p[1] = (float)x[1];
+    const f32x2_vec floats = __builtin_convertvector(x, f32x2_vec);
+    memcpy(p, &floats, sizeof floats);
 }
 
 #include "vec_quarters.h"
