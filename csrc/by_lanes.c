@@ -131,28 +131,27 @@ static void take_labels(const struct xent_job *job, const struct group *group, s
 static void take_coefficients(const struct xent_job *job, const struct group *group,
                               struct workspace *work) {
     const struct xent_options *const options = job->options;
-    const double *const of_class = options->class_weight, smoothing = options->label_smoothing;
     const struct xent_tile *const tile = &group->tile;
     struct weights *const weights = work->weights;
     struct xent_rows *const rows = &work->rows;
     if (job->shares) {
-        job->kernels->lanes_spread(tile, of_class, rows, weights->counts);
+        job->kernels->lanes_spread(tile, options->class_weight, rows, weights->counts);
     }
     weights->marks = false;
     for (size_t i = 0; i < tile->rows; i++) {
-        const double weight = weights->of_row[i] * (of_class ? of_class[work->target[i]] : 1);
-        rows->own[i] = weight * (1 - smoothing);
+        const bool present = rows->target_logit[i] > -INFINITY;
+        const double unmasked = job->shares ? weights->counts[i] + present : 0;
+        const struct xent_coefficients c =
+            xent_coefficients_of(options, weights->of_row[i], unmasked);
+        const double of_target = xent_class_weight(job, work->target[i]);
+        rows->own[i] = c.labels * of_target + (present ? c.weights * of_target : 0);
         rows->square[i] = weights->of_row[i] * options->z_loss;
         rows->target_slope[i] = 1;
         if (job->shares) {
-            const bool present = rows->target_logit[i] > -INFINITY;
-            const double unmasked = weights->counts[i] + present;
-            const double share = unmasked > 0 ? smoothing / unmasked : 0;
-            weights->shares[i] = weights->of_row[i] * share;
+            weights->shares[i] = c.weights;
             weights->marks = weights->marks || unmasked < (double)tile->classes;
-            rows->own[i] += present ? weight * share : 0;
-            rows->rest[i] = weights->shares[i] != 0 ? weights->shares[i] * rows->rest[i] : 0;
-            rows->spread[i] = weights->shares[i] != 0 ? weights->shares[i] * rows->spread[i] : 0;
+            rows->rest[i] = c.weights != 0 ? c.weights * rows->rest[i] : 0;
+            rows->spread[i] = c.weights != 0 ? c.weights * rows->spread[i] : 0;
         }
     }
     if (weights->marks) {
@@ -238,14 +237,13 @@ static void emit(const struct xent_job *job, const struct group *group, struct w
 /* The label's weight in every row, and what else second derivatives need of the logits. */
 static void take_second(const struct xent_job *job, const struct group *group,
                         struct workspace *work) {
-    const double *const of_class = job->options->class_weight;
     struct second *const second = work->second;
     take_labels(job, group, second->label, work->weights);
     for (size_t i = 0; i < group->tile.rows; i++) {
-        second->weight[i] = work->weights->of_row[i] * (of_class ? of_class[second->label[i]] : 1);
+        second->weight[i] = work->weights->of_row[i] * xent_class_weight(job, second->label[i]);
     }
     if (job->problem->curvature_kind == XENT_LIGHTGBM) {
-        job->kernels->lanes_count(&group->tile, second->unmasked);
+        job->kernels->lanes_spread(&group->tile, NULL, &work->rows, second->unmasked);
     }
 }
 

@@ -239,6 +239,20 @@ struct unit_scale {
     vec target_exponent;
 };
 
+/* q_c and 1 - q_c. */
+struct shares {
+    vec of_target, of_others;
+};
+
+XENT_INLINE struct shares shares_of(struct pair others, struct unit_scale unit, bool single) {
+    const struct pair rate = multiply(others, unit.value.value, single);
+    const vec low = is_number_else(rate.low, number(0));
+    return (struct shares){
+        .of_target = scale_by(f64_add(unit.target.high, unit.target.low), unit.target_exponent),
+        .of_others = scale_by(f64_add(rate.high, low), unit.value.exponent),
+    };
+}
+
 /* Of rows with options: the scale by all that a term is multiplied by, and the gradient at the
  * target. */
 XENT_INLINE void store_scale_with_options(struct xent_rows *rows, size_t i, struct pair others,
@@ -254,13 +268,9 @@ XENT_INLINE void store_scale_with_options(struct xent_rows *rows, size_t i, stru
     f64_store(rows->scale_low + i, is_number_else(scale.low, number(0)));
     f64_store(rows->scale_exponent + i, unit.value.exponent);
 
-    const struct pair rate = multiply(others, unit.value.value, single);
-    const vec low = is_number_else(rate.low, number(0));
-    const vec of_others = scale_by(f64_add(rate.high, low), unit.value.exponent);
-    const vec of_target =
-        scale_by(f64_add(unit.target.high, unit.target.low), unit.target_exponent);
+    const struct shares q = shares_of(others, unit, single);
     const vec gradient =
-        f64_sub(weighed(f64_add(rest, square), of_target), weighed(own, of_others));
+        f64_sub(weighed(f64_add(rest, square), q.of_target), weighed(own, q.of_others));
     const vec slope = f64_load(rows->target_slope + i);
     f64_store(rows->target_gradient + i,
               f64_add(f64_mul(f64_mul(upstream, slope), gradient), poison));
@@ -272,13 +282,9 @@ XENT_INLINE void store_shares(struct xent_rows *rows, size_t i, struct pair othe
     f64_store(rows->unit + i, f64_add(unit.value.value.high, poison));
     f64_store(rows->unit_low + i, is_number_else(unit.value.value.low, number(0)));
     f64_store(rows->unit_exponent + i, unit.value.exponent);
-    const struct pair rate = multiply(others, unit.value.value, single);
-    const vec low = is_number_else(rate.low, number(0));
-    const vec of_others = scale_by(f64_add(rate.high, low), unit.value.exponent);
-    const vec of_target =
-        scale_by(f64_add(unit.target.high, unit.target.low), unit.target_exponent);
-    f64_store(rows->share + i, f64_add(of_target, poison));
-    f64_store(rows->share_of_others + i, f64_add(of_others, poison));
+    const struct shares q = shares_of(others, unit, single);
+    f64_store(rows->share + i, f64_add(q.of_target, poison));
+    f64_store(rows->share_of_others + i, f64_add(q.of_others, poison));
 }
 
 /* The row's scale in units of 1 / U, and its gradient at the target. */

@@ -247,8 +247,6 @@ struct xent_aside {
     KERNEL(lanes_emit_less, void,                                                                  \
            (const struct xent_tile *tile, const struct xent_factors *factors,                      \
             const double *offset, const double *weights))                                          \
-    /* How many classes of every row are not masked. */                                            \
-    KERNEL(lanes_count, void, (const struct xent_tile *tile, double *counts))                      \
     /* The gradient takes the place of the terms. */                                               \
     KERNEL(lanes_bend, void, (const struct xent_tile *tile, const struct xent_lanes_bend *bend))   \
     KERNEL(lanes_emit_shifted, void,                                                               \

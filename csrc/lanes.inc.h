@@ -266,11 +266,16 @@ XENT_INLINE V(vec) V(from_doubles)(const double *x) {
     return V(load)(lane);
 }
 
+/* The factors of the rows from `row` on. */
+XENT_INLINE struct V(factor) V(factor_of_rows)(const struct xent_factors *factors, size_t row) {
+    return (struct V(factor)){V(from_doubles)(factors->high + row),
+                              V(from_doubles)(factors->low + row),
+                              V(from_doubles)(factors->post + row)};
+}
+
 static void V(lanes_emit)(const struct xent_tile *tile, const struct xent_factors *factors) {
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        const struct V(factor)
-            factor = {V(from_doubles)(factors->high + row), V(from_doubles)(factors->low + row),
-                      V(from_doubles)(factors->post + row)};
+        const struct V(factor) factor = V(factor_of_rows)(factors, row);
         for (size_t k = 0; k < tile->classes; k++) {
             REAL *const e = V(tile_at)(tile, k, row);
             V(store)(e, V(times)(V(load)(e), &factor));
@@ -282,9 +287,7 @@ static void V(lanes_emit_less)(const struct xent_tile *tile, const struct xent_f
                                const double *offset, const double *weights) {
     const V(vec) zero = V(set1)(0);
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        const struct V(factor)
-            factor = {V(from_doubles)(factors->high + row), V(from_doubles)(factors->low + row),
-                      V(from_doubles)(factors->post + row)};
+        const struct V(factor) factor = V(factor_of_rows)(factors, row);
         const V(vec) of_row = V(from_doubles)(offset + row);
         for (size_t k = 0; k < tile->classes; k++) {
             REAL *const e = V(tile_at)(tile, k, row);
@@ -338,32 +341,12 @@ static void V(lanes_spread)(const struct xent_tile *tile, const double *weights,
     }
 }
 
-static void V(lanes_count)(const struct xent_tile *tile, double *counts) {
-    const V(vec) masked = V(set1)(-(REAL)INFINITY), one = V(set1)(1), zero = V(set1)(0);
-    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        V(vec) sum = zero;
-        for (size_t k = 0; k < tile->classes; k++) {
-            sum = V(add)(sum, V(less)(masked, V(load)(V(tile_at)(tile, k, row)), one, zero));
-        }
-        REAL lane[V(LANES)];
-        V(store)(lane, sum);
-        for (size_t i = 0; i < V(LANES); i++) {
-            counts[row + i] = (double)lane[i];
-        }
-    }
-}
-
 static void V(lanes_bend)(const struct xent_tile *tile, const struct xent_lanes_bend *bend) {
     const struct xent_tile curvature = {bend->cells, tile->rows, tile->classes, tile->pitch};
-    const struct xent_factors *const shares = &bend->shares, *const gradient = &bend->gradient;
     const V(vec) one = V(set1)(1), floor = V(set1)((REAL)bend->floor);
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        const struct V(factor)
-            to_share = {V(from_doubles)(shares->high + row), V(from_doubles)(shares->low + row),
-                        V(from_doubles)(shares->post + row)};
-        const struct V(factor) to_gradient = {V(from_doubles)(gradient->high + row),
-                                              V(from_doubles)(gradient->low + row),
-                                              V(from_doubles)(gradient->post + row)};
+        const struct V(factor) to_share = V(factor_of_rows)(&bend->shares, row);
+        const struct V(factor) to_gradient = V(factor_of_rows)(&bend->gradient, row);
         const V(vec) by = V(from_doubles)(bend->by_curvature + row);
         for (size_t k = 0; k < tile->classes; k++) {
             REAL *const e = V(tile_at)(tile, k, row);

@@ -257,16 +257,25 @@ static double top_of(const struct xent_note *notes, size_t count, const struct x
     return top;
 }
 
+struct xent_coefficients xent_coefficients_of(const struct xent_options *options, double weight,
+                                              double unmasked) {
+    const double smoothing = options->label_smoothing;
+    return (struct xent_coefficients){
+        .labels = weight * (1 - smoothing),
+        .weights = smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0,
+        .unmasked = unmasked,
+    };
+}
+
 struct xent_coefficients
 xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
                        const struct xent_note *notes, size_t count, const struct xent_note *kept,
                        const struct xent_listed_class *known, struct xent_listed *listed,
                        struct xent_rows *rows, size_t lane) {
     const struct xent_options *options = job->options;
-    const double weight = xent_row_weight(job, at), smoothing = options->label_smoothing;
+    const double weight = xent_row_weight(job, at);
     const double unmasked = count_unmasked(job, notes, count);
-    struct xent_coefficients c = {.labels = weight * (1 - smoothing), .unmasked = unmasked};
-    c.weights = smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0;
+    struct xent_coefficients c = xent_coefficients_of(options, weight, unmasked);
 
     struct sums sums = {.top = has_others(job) ? top_of(notes, count, kept) : -INFINITY};
     double own = c.labels; /* without a label, or where it is listed */

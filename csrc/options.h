@@ -33,6 +33,10 @@ struct xent_coefficients {
     double unmasked; /* classes; counted where something depends on it */
 };
 
+/* Those of a row of weight v, of whose classes so many are not masked. */
+struct xent_coefficients xent_coefficients_of(const struct xent_options *options, double weight,
+                                              double unmasked);
+
 /* v, the weight of a row with options: zero if the row does not count. */
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at);
 /* Those of n rows in a line, whose labels are known if there are any. */

@@ -78,7 +78,7 @@ struct xent_labels {
  *     loss = v * (sum_j w_j t_j (lse - z_j) + z_loss * lse^2)
  *
  * Rows do not count that have the label `ignored` or the weight zero: their loss and gradient are
- * zero and their logits are not read. */
+ * zero whatever their logits are. */
 struct xent_options {
     double scale;           /* > 0 */
     double softcap;         /* >= 0; 0: none */

@@ -554,6 +554,16 @@ def test_slopes_keep_their_digits(dtype, upstream):
     np.testing.assert_allclose(grad, exact, rtol=1e-6 if dtype == np.float32 else 1e-13, atol=1.5 * step)
 
 
+@pytest.mark.parametrize("classes", [10, 300])
+def test_softcap_keeps_what_rounding_leaves_over(rng, dtype, classes):
+    """The tanh is rounded to the logits' dtype, but what that takes away is kept beside it."""
+    x = rng.normal(size=(5, classes), scale=20).astype(dtype)
+    target = rng.integers(classes, size=5)
+    grad = xent.cross_entropy_grad(x, target, softcap=30.0)
+    exact = reference.cross_entropy_grad(x.astype(np.float64), target, softcap=30.0)
+    np.testing.assert_allclose(grad, exact, rtol=2.5e-7 if dtype == np.float32 else 1e-13, atol=1e-30)
+
+
 def test_slope_of_a_saturated_softcap(dtype):
     """1 - tanh^2 where tanh is nearly one: about 4 e^-2y."""
     x = np.array([[40.0, 3.0, -41.0]], dtype)
@@ -860,7 +870,7 @@ def test_gradients_past_the_caches_are_those_of_each_row(rng, dtype, shift):
             assert same_bits(grad[part], xent.cross_entropy_grad(x[part], target[part], reduction="sum", **options))
 
 
-@pytest.mark.parametrize("classes", [130, 2048, 4111])
+@pytest.mark.parametrize("classes", [5, 100, 130, 2048, 4111])
 @pytest.mark.parametrize("kind", ["wide", "of any size", "far above", "one value", "shifted", "infinite"])
 def test_what_options_spread_keeps_its_digits(rng, dtype, classes, kind):
     """To what is added up of all classes, each sum in double contributes less than a hundredth of a float's ulp."""

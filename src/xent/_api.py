@@ -282,7 +282,7 @@ def cross_entropy(
         the weights of the labels.
     sample_weight : array_like of real numbers, the shape of `logits` without `axis`, optional
         The weights v of the rows, as in scikit-learn: finite, none negative; by default 1. A row of weight
-        0 does not count: its loss is 0 and its logits are not read.
+        0 does not count: its loss is 0 whatever its logits are.
     ignore_index : int, optional
         A row with this label does not count, either (PyTorch's name, and often -100 there). It need not be
         a class. With labels only.
