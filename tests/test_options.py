@@ -871,7 +871,9 @@ def test_gradients_past_the_caches_are_those_of_each_row(rng, dtype, shift):
 
 
 @pytest.mark.parametrize("classes", [5, 100, 130, 2048, 4111])
-@pytest.mark.parametrize("kind", ["wide", "of any size", "far above", "one value", "shifted", "infinite"])
+@pytest.mark.parametrize(
+    "kind", ["wide", "of any size", "far above", "one value", "rounded down", "shifted", "infinite"]
+)
 def test_what_options_spread_keeps_its_digits(rng, dtype, classes, kind):
     """To what is added up of all classes, each sum in double contributes less than a hundredth of a float's ulp."""
     x = {
@@ -879,6 +881,8 @@ def test_what_options_spread_keeps_its_digits(rng, dtype, classes, kind):
         "of any size": rng.choice([-1, 1], size=(2, classes)) * 2.0 ** rng.uniform(-60, 6, size=(2, classes)),
         "far above": rng.normal(size=(2, classes)),
         "one value": np.full((2, classes), -3.3),
+        # From 64 of them on, a sum of doubles loses nearly half a unit with each that is added
+        "rounded down": np.where(np.arange(classes) == 1, 0, np.full((2, classes), -64 * (1 + 2.0**-47 - 2.0**-52))),
         "shifted": rng.normal(size=(2, classes), scale=30) - 1e5,
         "infinite": np.where(rng.random((2, classes)) < 0.1, -inf, rng.normal(size=(2, classes), scale=30)),
     }[kind].astype(dtype)
