@@ -19,7 +19,7 @@ struct V(reference) {
     V(vec) shift;            /* subtracted from every logit, exactly */
     V(vec) lowest;           /* logits (shifted) below it count as zero */
     V(vec) scale, scale_low; /* what logits are multiplied by, as a sum */
-    V(vec) round;            /* f32_ROUND plus the exponent field of 1 * 2^headroom / 2^N */
+    V(vec) round;            /* ROUND plus what the low bits are for 1 * 2^headroom / 2^N */
 };
 
 /* Whether the largest logit z is subtracted from all. */
@@ -32,38 +32,44 @@ XENT_INLINE struct V(reference) V(refer_to)(REAL m, double scale, struct xent_su
     /* All -inf: any reference will do; +inf: x - m makes the block NaN. */
     const REAL shift = m == -(REAL)INFINITY || !shifted ? 0 : m;
     const REAL exponent = shifted ? 0 : (REAL)rint(z * (double)V(LOG2_E));
-    const REAL offset = V(BIAS) + V(HEADROOM) - exponent;
+    const REAL offset = V(AT_ONE) + V(HEADROOM) - exponent;
     const REAL scale_high = (REAL)scale;
     sum->exponent = (double)exponent;
     sum->shift = (double)shift;
     return (struct V(reference)){
         .shift = V(set1)(shift),
-        .lowest = V(set1)((REAL)(-(double)offset * 0x1.62e42fefa39efp-1 / scale)),
+        .lowest =
+            V(set1)((REAL)(((double)V(AT_ZERO) - (double)offset) * 0x1.62e42fefa39efp-1 / scale)),
         .scale = V(set1)(scale_high),
         .scale_low = V(set1)((REAL)(scale - (double)scale_high)),
-        .round = V(set1)(V(ROUND) + offset),
+        .round = V(set1)(V(ROUND) + V(STEPS) * offset),
     };
 }
 
-/* The argument of an exponential without its powers of two, r - correction, within ln(2)/2 of LEAN
- * and a little more. The two are kept apart, because r is exact and their difference rounds. */
+/* The argument of an exponential without its powers of two, r - correction. The two are kept apart,
+ * because r is exact and their difference rounds. */
 struct V(reduced) {
     V(vec) r, correction;
 };
 
 XENT_INLINE struct V(reduced) V(reduce_by)(V(vec) x, V(vec) n) {
-    return (struct V(reduced)){.r = V(fnma)(n, V(set1)(V(LN2_HIGH)), x),
-                               .correction = V(mul)(n, V(set1)(V(LN2_LOW)))};
+    return (struct V(reduced)){.r = V(fnma)(n, V(set1)(V(STEP_HIGH)), x),
+                               .correction = V(mul)(n, V(set1)(V(STEP_LOW)))};
 }
 
-/* The t of e^(r - correction) = 1 + r + t. */
-XENT_INLINE V(vec) V(exp_tail)(const struct V(reduced) * x) {
-    const V(vec) r = V(sub)(x->r, x->correction);
+/* (e^r - 1 - r) / r^2 */
+XENT_INLINE V(vec) V(exp_series)(V(vec) r) {
     enum { TERMS = sizeof V(exp_poly) / sizeof(REAL) };
     V(vec) q = V(set1)(V(exp_poly)[TERMS - 1]);
 #pragma GCC unroll 16
     for (int k = TERMS - 2; k >= 0; k--) {
         q = V(fma)(q, r, V(set1)(V(exp_poly)[k]));
     }
-    return V(fms)(V(mul)(r, r), q, x->correction);
+    return q;
+}
+
+/* The t of e^(r - correction) = 1 + r + t. */
+XENT_INLINE V(vec) V(exp_tail)(const struct V(reduced) * x) {
+    const V(vec) r = V(sub)(x->r, x->correction);
+    return V(fms)(V(mul)(r, r), V(exp_series)(r), x->correction);
 }

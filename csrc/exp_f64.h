@@ -10,10 +10,13 @@ static const double f64_exp_poly[] = {
     0x1.6c16c185691ebp-10, 0x1.a01a012428be5p-13, 0x1.a019967ecfb1ap-16, 0x1.71df2d83a732ep-19,
     0x1.28b0dd54870d3p-22, 0x1.ad7b6412f09dep-26};
 
-static const double f64_LEAN = 0;
+enum { f64_STEPS = 1, f64_AT_ONE = 1023, f64_AT_ZERO = 0 };
+XENT_INLINE f64_vec f64_step(f64_vec n) { return f64_to_exponent(n); }
+
 static const double f64_LOG2_E = 0x1.71547652b82fep+0;
 /* ln 2 in two parts: the first has 37 bits, so that n times it is exact for |n| < 2^16. */
 static const double f64_LN2_HIGH = 0x1.62e42fefap-1, f64_LN2_LOW = 0x1.cf79abc9e3b3ap-40;
+static const double f64_STEP_HIGH = f64_LN2_HIGH, f64_STEP_LOW = f64_LN2_LOW;
 
 static const double f64_LARGEST = DBL_MAX;
 static const double f64_ROUND = 0x1.8p52; /* adding it leaves an integer in the low bits */

@@ -461,7 +461,7 @@ static double log_near_one(const struct xent_near_one *sum) {
 /* ---- What exponentials are multiplied by -------------------------------------------------------
  */
 
-/* (value * 2^exponent) as a factor.
+/* (value * 2^exponent) as a factor of exponentials, of which one is ONE_WITH_HEADROOM.
  *
  * Away from the ends of the exponents, `high` and `low` are normal numbers. There `post` is a unit
  * of one's last place, so that what `low` adds to a result is not rounded as a subnormal number
@@ -473,6 +473,11 @@ XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
     const double smallest = single ? FLT_MIN_EXP - 1 : DBL_MIN_EXP - 1;
     const double largest = single ? FLT_MAX_EXP - 1 : DBL_MAX_EXP - 1;
     const double digits = single ? FLT_MANT_DIG : DBL_MANT_DIG;
+    exponent = f64_sub(exponent, number(single ? f32_HEADROOM : f64_HEADROOM));
+    if (single) {
+        const vec one = number(0x1p64 / f32_ONE_WITH_HEADROOM);
+        value = (struct pair){f64_mul(value.high, one), f64_mul(value.low, one)};
+    }
     const vec own =
         f64_less(number(0), magnitude(value.high), f64_exponent(value.high), negative(exponent));
     const vec total = f64_add(own, exponent);
@@ -528,8 +533,7 @@ XENT_INLINE struct block_scale scale_of_block(struct pair value, double exponent
 
 XENT_INLINE struct xent_factor factor_of_block(struct block_scale scale, bool single) {
     struct xent_factors factors;
-    const double headroom = single ? f32_HEADROOM : f64_HEADROOM;
-    factor_vector(scale.value, f64_sub(scale.exponent, number(headroom)), single, &factors, 0);
+    factor_vector(scale.value, scale.exponent, single, &factors, 0);
     if (single) {
         split_factors(&factors, 1);
     }
@@ -572,13 +576,11 @@ static double share(const struct xent_rows *rows, size_t row, const struct xent_
 
 static void share_factors(const struct xent_rows *rows, size_t count, const double *by, bool single,
                           struct xent_factors *factors) {
-    const vec headroom = number(single ? f32_HEADROOM : f64_HEADROOM);
     for (size_t i = 0; i < count; i += f64_LANES) {
         const struct pair unit = {f64_load(rows->unit + i), f64_load(rows->unit_low + i)};
         const struct pair scale =
             multiply(unit, (struct pair){f64_load(by + i), number(0)}, single);
-        factor_vector(scale, f64_sub(f64_load(rows->unit_exponent + i), headroom), single, factors,
-                      i);
+        factor_vector(scale, f64_load(rows->unit_exponent + i), single, factors, i);
     }
     if (single) {
         split_factors(factors, count);
@@ -587,11 +589,9 @@ static void share_factors(const struct xent_rows *rows, size_t count, const doub
 
 static void factors(const struct xent_rows *rows, size_t count, bool single,
                     struct xent_factors *factors) {
-    const vec headroom = number(single ? f32_HEADROOM : f64_HEADROOM);
     for (size_t i = 0; i < count; i += f64_LANES) {
         const struct pair scale = {f64_load(rows->scale + i), f64_load(rows->scale_low + i)};
-        const vec exponent = f64_sub(f64_load(rows->scale_exponent + i), headroom);
-        factor_vector(scale, exponent, single, factors, i);
+        factor_vector(scale, f64_load(rows->scale_exponent + i), single, factors, i);
     }
     if (single) {
         split_factors(factors, count);

@@ -203,7 +203,7 @@ XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *ro
     const V(vec) shift = V(less)(size, from, zero, large);
     const V(vec) near = V(less)(size, from, m, zero);
     const V(vec) exponent = V(sub)(V(fma)(near, V(set1)(V(LOG2_E)), round), round);
-    const V(vec) offset = V(sub)(V(set1)(V(BIAS) + V(HEADROOM)), exponent);
+    const V(vec) offset = V(sub)(V(set1)(V(AT_ONE) + V(HEADROOM)), exponent);
     REAL shifts[V(LANES)], exponents[V(LANES)];
     V(store)(shifts, shift);
     V(store)(exponents, exponent);
@@ -213,8 +213,8 @@ XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *ro
     }
     return (struct V(reference)){
         .shift = shift,
-        .lowest = V(mul)(offset, V(set1)((REAL)-0x1.62e42fefa39efp-1)),
-        .round = V(add)(round, offset),
+        .lowest = V(mul)(V(sub)(V(set1)(V(AT_ZERO)), offset), V(set1)((REAL)0x1.62e42fefa39efp-1)),
+        .round = V(fma)(offset, V(set1)(V(STEPS)), round),
     };
 }
 

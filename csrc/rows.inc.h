@@ -298,37 +298,51 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, en
 
 /* Vectors whose exponentials are computed before they are added: a strip. From the logit to the
  * sum it is some fifty cycles, more than the processor looks ahead; within a strip the additions
- * need not wait for the exponentials. 1 KiB of logits, 3 KiB of exponentials. */
-enum { V(STRIP) = 16 };
+ * need not wait for the exponentials. They stay in registers where there are enough of them for a
+ * strip of a constant length, else in 2 KiB of memory. */
+enum { V(STRIP) = XENT_STRIP };
 
 /* The vector at i, if the treatment needs its low parts. */
 XENT_INLINE V(vec) V(load_low)(const struct V(span) * span, size_t i, enum treatment treatment) {
     return treatment == SCALED ? V(load)(span->low + i) : V(set1)(0);
 }
 
-/* Whole vectors only, up to `end`; that of `skip` is done again. */
+/* A strip of so many vectors from i on; that of `skip`, if any, is done again. */
+XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t vectors, size_t skip,
+                                 const struct V(reference) * ref, enum treatment treatment,
+                                 enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
+    const REAL *const x = span->u + i;
+    struct V(exp) exps[V(STRIP)];
+    for (size_t k = 0; k < vectors; k++) {
+        const REAL *const at = x + k * V(LANES);
+        __builtin_prefetch(at + V(AHEAD), 0, 2);
+        const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
+        exps[k] = V(exp_parts)(V(load)(at), low, ref, treatment);
+    }
+    const size_t skipped = (skip - i) / V(LANES); /* wraps where skip is before */
+    if (skip != SIZE_MAX && skipped < vectors) {
+        const V(vec) others = V(load_others)(x + skipped * V(LANES), (skip - i) % V(LANES));
+        const V(vec) low = V(load_low)(span, i + skipped * V(LANES), treatment);
+        exps[skipped] = V(exp_parts)(others, low, ref, treatment);
+    }
+    for (size_t k = 0; k < vectors; k++) {
+        V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
+    }
+}
+
+/* Whole vectors only, up to `end`. */
 XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
                                  const struct V(reference) * ref, enum treatment treatment,
                                  enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
-    const REAL *const x = span->u;
-    struct V(exp) exps[V(STRIP)];
-    for (size_t i = 0, vectors; i < end; i += vectors * V(LANES)) {
-        vectors = (end - i) / V(LANES) < V(STRIP) ? (end - i) / V(LANES) : V(STRIP);
-        for (size_t k = 0; k < vectors; k++) {
-            const REAL *const at = x + i + k * V(LANES);
-            __builtin_prefetch(at + V(AHEAD), 0, 2);
-            const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
-            exps[k] = V(exp_parts)(V(load)(at), low, ref, treatment);
+    const size_t strip = V(STRIP) * V(LANES);
+    for (size_t i = 0; i < end;) {
+        const size_t clear = i + (skip - i < end - i ? skip - i : end - i) / strip * strip;
+        for (; i < clear; i += strip) {
+            V(reduce_strip)(span, i, V(STRIP), SIZE_MAX, ref, treatment, keep, aside, sum);
         }
-        const size_t skipped = (skip - i) / V(LANES); /* wraps where skip is before */
-        if (skipped < vectors) {
-            const V(vec) others = V(load_others)(x + i + skipped * V(LANES), (skip - i) % V(LANES));
-            const V(vec) low = V(load_low)(span, i + skipped * V(LANES), treatment);
-            exps[skipped] = V(exp_parts)(others, low, ref, treatment);
-        }
-        for (size_t k = 0; k < vectors; k++) {
-            V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
-        }
+        const size_t vectors = end - i < strip ? (end - i) / V(LANES) : V(STRIP);
+        V(reduce_strip)(span, i, vectors, skip, ref, treatment, keep, aside, sum);
+        i += vectors * V(LANES);
     }
 }
 

@@ -1,15 +1,10 @@
 /* Sums of exponentials that carry the rounding error of every addition. Included once per dtype
  * after exp.inc.h; knows vectors and nothing else. */
 
-/* exp of x, scaled by the reference, as scale * (1 + r + t): scale and r are exact and t is small,
- * so that the sum can have more of the exponential than a REAL holds.
- *
- * Of float, the errors in units of 2^-24 of the exponential, where r is largest: 0.05 of the
- * polynomial, 0.01 of the correction; of roundings 0.08 in r - correction, 0.05 in its square, 0.05
- * in the polynomial's value, 0.04 in t. That is 0.28 together; the worst that was met has 0.27.
- * r + t, rounded, has 0.20 more at the most. */
+/* exp of x, scaled by the reference, as scale * (1 + p): scale is exact and p is small, so that the
+ * sum can have more of the exponential than a REAL holds. */
 struct V(exp) {
-    V(vec) scale, r, t;
+    V(vec) scale, p;
 };
 
 XENT_INLINE struct V(exp)
@@ -27,15 +22,13 @@ XENT_INLINE struct V(exp)
         lost = treatment == SCALED ? V(fma)(low, ref->scale, lost) : lost;
         lost = V(fma)(u, ref->scale_low, lost);
     }
-    /* The low bits of y are the exponent field of the result, zero at x = lowest. */
-    const V(vec) leant = V(LEAN) == 0 ? x : V(sub)(x, V(set1)(V(LEAN)));
-    const V(vec) y = V(fma)(leant, V(set1)(V(LOG2_E)), ref->round);
+    /* The low bits of y are the number of steps; power makes zero of that at x = lowest. */
+    const V(vec) y = V(fma)(x, V(set1)(V(STEPS) * V(LOG2_E)), ref->round);
     const V(vec) n = V(sub)(y, ref->round);
-    struct V(reduced) reduced = V(reduce_by)(x, n);
-    if (multiplies) {
-        reduced.correction = V(fms)(n, V(set1)(V(LN2_LOW)), lost);
-    }
-    return (struct V(exp)){V(to_exponent)(y), reduced.r, V(exp_tail)(&reduced)};
+    V(vec) r = V(fnma)(n, V(set1)(V(STEP_HIGH)), x); /* exact */
+    r = multiplies ? V(sub)(r, V(fms)(n, V(set1)(V(STEP_LOW)), lost))
+                   : V(fnma)(n, V(set1)(V(STEP_LOW)), r);
+    return (struct V(exp)){V(step)(y), V(fma)(V(mul)(r, r), V(exp_series)(r), r)};
 }
 
 /* A running sum of exponentials: each addition's rounding error is carried in `low`.
@@ -50,7 +43,7 @@ struct V(sum) {
 };
 
 /* The exponential, rounded. */
-XENT_INLINE V(vec) V(term)(struct V(exp) e) { return V(fma)(V(add)(e.r, e.t), e.scale, e.scale); }
+XENT_INLINE V(vec) V(term)(struct V(exp) e) { return V(fma)(e.p, e.scale, e.scale); }
 
 /* Adds an exponential to the sum and returns it, rounded. The sum starts larger than any term, so
  * that what a term adds to `high` is known exactly (Dekker 1971); the rest goes to `low`. */
@@ -58,8 +51,8 @@ XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
     const V(vec) term = V(term)(e);
     const V(vec) high = V(add)(sum->high, term);
     const V(vec) added = V(sub)(high, sum->high);
-    const V(vec) rest = V(fma)(e.r, e.scale, V(sub)(e.scale, added)); /* exact */
-    sum->low = V(add)(sum->low, V(fma)(e.t, e.scale, rest));
+    const V(vec) rest = V(fma)(e.p, e.scale, V(sub)(e.scale, added)); /* the difference is exact */
+    sum->low = V(add)(sum->low, rest);
     sum->high = high;
     return term;
 }
@@ -75,6 +68,7 @@ XENT_INLINE void V(total)(const struct V(sum) * sum, double start, struct xent_s
         high[i] = (double)lanes[0][i] - start;
         low[i] = (double)lanes[1][i];
     }
+#pragma GCC unroll 4
     for (int half = V(LANES) / 2; half > 0; half /= 2) {
         for (int i = 0; i < half; i++) {
             const struct two two = add_exactly(high[i], high[i + half]);

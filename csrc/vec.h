@@ -13,6 +13,8 @@
  *   less(a, b, x, y) x in the lanes where a < b, else y
  *   any_less(a, b)   whether a < b in any lane
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
+ *   power(n, table)  of f32 only: n in the low bits as a power of 2^(1/8), given all eight from one on
+ *                    less 0/8 to 7/8, twice; zero where n is below -1015
  *   exponent(x)      the e of 2^e <= |x| < 2^(e + 1), as a number; of normal x
  *   mantissa(x)      x / 2^exponent(x)
  *   of_floats(p)     of f64 only: the doubles of as many floats
@@ -67,6 +69,12 @@ static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
     XENT_INLINE void wide##_to_floats(float *p, wide##_vec x) {                                    \
         narrow##_to_floats(p, x.a);                                                                \
         narrow##_to_floats(p + (n), x.b);                                                          \
+    }
+
+/* power of a pair of vectors, each with the tables given. */
+#define XENT_DEFINE_POWER(wide, narrow, table_a, table_b)                                          \
+    XENT_INLINE wide##_vec wide##_power(wide##_vec n, wide##_vec table) {                          \
+        return (wide##_vec){narrow##_power(n.a, table_a), narrow##_power(n.b, table_b)};           \
     }
 
 #define JOIN_(a, b) a##_##b

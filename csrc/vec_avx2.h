@@ -5,6 +5,8 @@
 #include <immintrin.h>
 
 #include "vec.h"
+
+enum { XENT_STRIP = 16 };
 #include "vec_transpose_avx.h"
 
 XENT_INLINE __m256i set1_epi32(uint32_t x) { return _mm256_set1_epi32((int32_t)x); }
@@ -60,6 +62,13 @@ XENT_DEFINE(f32x8, float, __m256, ps, _mm256_castps_si256, _mm256_castsi256_ps, 
 XENT_DEFINE(f64x4, double, __m256d, pd, _mm256_castpd_si256, _mm256_castsi256_pd, epi64, 52, f64)
 #undef XENT_DEFINE
 
+XENT_INLINE __m256 f32x8_power(__m256 n, __m256 table) {
+    const __m256i steps = _mm256_castps_si256(n);
+    const __m256i entry = _mm256_castps_si256(_mm256_permutevar8x32_ps(table, steps));
+    const __m256i power = _mm256_add_epi32(_mm256_slli_epi32(steps, 20), entry);
+    return _mm256_castsi256_ps(_mm256_max_epi32(power, _mm256_setzero_si256()));
+}
+
 XENT_INLINE __m256d f64x4_of_floats(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 XENT_INLINE void f64x4_to_floats(float *p, __m256d x) { _mm_storeu_ps(p, _mm256_cvtpd_ps(x)); }
 
@@ -76,5 +85,6 @@ XENT_INLINE void f64x4_to_floats(float *p, __m256d x) { _mm_storeu_ps(p, _mm256_
 #include "vec_pair.inc.h"
 #undef REAL
 XENT_DEFINE_FLOATS(f64, f64x4, 4)
+XENT_DEFINE_POWER(f32, f32x8, table.a, table.b)
 
 #endif

@@ -5,6 +5,8 @@
 #include <immintrin.h>
 
 #include "vec.h"
+
+enum { XENT_STRIP = 4 };
 #include "vec_transpose_avx.h"
 
 XENT_INLINE __m512i set1_epi32(uint32_t x) { return _mm512_set1_epi32((int32_t)x); }
@@ -59,6 +61,13 @@ XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x
 XENT_DEFINE(f32, float, __m512, ps, _mm512_castps_si512, _mm512_castsi512_ps, epi32, 23)
 XENT_DEFINE(f64, double, __m512d, pd, _mm512_castpd_si512, _mm512_castsi512_pd, epi64, 52)
 #undef XENT_DEFINE
+
+XENT_INLINE __m512 f32_power(__m512 n, __m512 table) {
+    const __m512i steps = _mm512_castps_si512(n);
+    const __m512i entry = _mm512_castps_si512(_mm512_permutexvar_ps(steps, table));
+    const __m512i power = _mm512_add_epi32(_mm512_slli_epi32(steps, 20), entry);
+    return _mm512_castsi512_ps(_mm512_max_epi32(power, _mm512_setzero_si512()));
+}
 
 XENT_INLINE __m512d f64_of_floats(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 XENT_INLINE void f64_to_floats(float *p, __m512d x) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(x)); }

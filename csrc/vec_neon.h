@@ -6,6 +6,8 @@
 
 #include "vec.h"
 
+enum { XENT_STRIP = 16 };
+
 typedef uint32x4_t u32_vec;
 typedef uint64x2_t u64_vec;
 
@@ -64,6 +66,17 @@ typedef uint64x2_t u64_vec;
 XENT_DEFINE(f32x4, float, float32x4_t, f32, u32, 23, f32)
 XENT_DEFINE(f64x2, double, float64x2_t, f64, u64, 52, f64)
 #undef XENT_DEFINE
+
+/* The four bytes of an entry are looked up one by one. */
+XENT_INLINE float32x4_t f32x4_power(float32x4_t n, float32x4_t table_low, float32x4_t table_high) {
+    const uint32x4_t steps = vreinterpretq_u32_f32(n), entry = vandq_u32(steps, vdupq_n_u32(7));
+    const uint32x4_t bytes = vmlaq_n_u32(vdupq_n_u32(0x03020100), entry, 0x04040404);
+    const uint8x16x2_t table = {
+        {vreinterpretq_u8_f32(table_low), vreinterpretq_u8_f32(table_high)}};
+    const uint8x16_t found = vqtbl2q_u8(table, vreinterpretq_u8_u32(bytes));
+    const uint32x4_t power = vaddq_u32(vshlq_n_u32(steps, 20), vreinterpretq_u32_u8(found));
+    return vreinterpretq_f32_s32(vmaxq_s32(vreinterpretq_s32_u32(power), vdupq_n_s32(0)));
+}
 
 XENT_INLINE float64x2_t f64x2_of_floats(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
 XENT_INLINE void f64x2_to_floats(float *p, float64x2_t x) { vst1_f32(p, vcvt_f32_f64(x)); }

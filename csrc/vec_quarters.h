@@ -25,6 +25,12 @@
 XENT_DEFINE_FLOATS(f64x4, f64x2, 2)
 XENT_DEFINE_FLOATS(f64, f64x4, 4)
 
+/* Half a table is all of it, and needs two quarters. */
+XENT_INLINE f32x8_vec f32x8_power(f32x8_vec n, f32x8_vec table) {
+    return (f32x8_vec){f32x4_power(n.a, table.a, table.b), f32x4_power(n.b, table.a, table.b)};
+}
+XENT_DEFINE_POWER(f32, f32x8, table.a, table.b)
+
 XENT_DEFINE_TRANSPOSE(f32, float)
 XENT_DEFINE_TRANSPOSE(f64, double)
 

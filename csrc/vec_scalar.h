@@ -7,6 +7,8 @@
 
 #include "vec.h"
 
+enum { XENT_STRIP = 16 };
+
 #define XENT_DEFINE(prefix, real, integer, mantissa_bits, split, wide)                             \
     typedef real prefix##_vec __attribute__((vector_size(16)));                                    \
     typedef integer prefix##_bits __attribute__((vector_size(16)));                                \
@@ -77,6 +79,19 @@ XENT_INLINE f64x2_vec f64x2_times_sum(f64x2_vec x, f64x2_vec a, f64x2_vec b) {
     const f64x2_vec product = x * a, rest = f64x2_product_error(x, a, product) + x * b;
     const f64x2_vec size = f64x2_max(-rest, rest), infinity = f64x2_set1(__builtin_inf());
     return product + f64x2_less(size, infinity, rest, f64x2_set1(0)); /* none beside an infinity */
+}
+
+XENT_INLINE f32x4_vec f32x4_power(f32x4_vec n, f32x4_vec table_low, f32x4_vec table_high) {
+    typedef int32_t integers __attribute__((vector_size(16)));
+    float table[8], entry[4];
+    f32x4_store(table, table_low);
+    f32x4_store(table + 4, table_high);
+    const f32x4_bits steps = (f32x4_bits)n;
+    for (int i = 0; i < 4; i++) {
+        entry[i] = table[steps[i] % 8];
+    }
+    const integers power = (integers)((steps << 20) + (f32x4_bits)f32x4_load(entry));
+    return (f32x4_vec)(power & (power > 0));
 }
 
 /* Whole vectors: of a pair that is converted number by number, gcc 12 takes what was stored for

@@ -74,19 +74,17 @@ static uint64_t digest(double x, double kept, double added, double low) {
         prefix##_store(kept, prefix##_add_exp(&sum, parts));                                       \
         prefix##_store(high, sum.high);                                                            \
         prefix##_store(low, sum.low);                                                              \
-        const int exponent = prefix##_HEADROOM - (int)rint((double)m * (double)prefix##_LOG2_E);   \
-        const wide scale = (wide)ldexpl(1, exponent);                                              \
-        const wide binade = ldexp(1, prefix##_HEADROOM);                                           \
+        const int exponent = (int)rint((double)m * (double)prefix##_LOG2_E);                       \
+        const wide scale = (wide)ldexpl(prefix##_ONE_WITH_HEADROOM, -exponent);                    \
         for (int i = 0; i < prefix##_LANES; i++) {                                                 \
             const real added = high[i] - start;                                                    \
             tally->arguments++;                                                                    \
             tally->checksum += digest(x[i], kept[i], added, low[i]);                               \
             if (compare) {                                                                         \
                 const wide exact = wide_exp((wide)x[i]) * scale;                                   \
-                const wide ulp =                                                                   \
-                    ldexp(exact < binade ? 0.5 : 1, prefix##_HEADROOM - mantissa_bits);            \
-                const double of_kept = fabs((double)((kept[i] - exact) / ulp));                    \
-                const double of_added = fabs((double)(((added - exact) + low[i]) / ulp));          \
+                const double ulp = ldexp(1, ilogb((double)exact) - mantissa_bits);                 \
+                const double of_kept = fabs((double)(kept[i] - exact) / ulp);                      \
+                const double of_added = fabs((double)((added - exact) + low[i]) / ulp);            \
                 tally->compared++;                                                                 \
                 join_error(&tally->kept, (struct error){of_kept, of_kept});                        \
                 join_error(&tally->added, (struct error){of_added, of_added});                     \

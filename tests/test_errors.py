@@ -169,7 +169,7 @@ BAD_LOSS_OPTIONS = {
 }
 
 NUMBERS = ("label_smoothing", "z_loss", "scale", "softcap", "denominator")
-BAD_NUMBERS = ("0.5", True, np.True_, 0.5j, [0.5, 0.5], np.array([0.5]), {}, object())
+BAD_NUMBERS = ("0.5", True, np.True_, 0.5j, [0.5, 0.5], np.array([0.5]), {}, len)
 
 BAD_GRAD_OPTIONS = {
     "list": (TypeError, "grad_out must be a NumPy array, not list", {"grad_out": [[0.0] * 3] * 4}),
