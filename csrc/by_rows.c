@@ -52,7 +52,8 @@ struct workspace {
     char *store;                 /* nor this where values are stored so */
     char *labels;
     struct xent_evaluation_space evaluation;
-    char *bent, *vector; /* blocks for second derivatives, and of the vector */
+    char *bent, *vector;    /* blocks for second derivatives, and of the vector */
+    struct xent_edge *edge; /* of what is streamed */
 };
 
 /* Rows that are reduced before they are finished together: the scalars of one take nearly as long
@@ -80,7 +81,7 @@ struct layout {
     size_t spaces, scalars, sums, notes, exps, slopes, listed;
     size_t whole_sums, whole_notes;
     size_t load, lows, store, labels, bent, vector;
-    size_t findings, terms, uncapped, best;
+    size_t findings, terms, uncapped, best, edge;
 };
 
 static struct layout layout_of(const struct xent_job *job) {
@@ -115,6 +116,7 @@ static struct layout layout_of(const struct xent_job *job) {
         .terms = evaluation && evaluation->entropy ? block + PAGE : 0,
         .uncapped = evaluation && caps ? block : 0,
         .best = xent_whole_lines(xent_size_of_best(job)),
+        .edge = job->plan.stream ? xent_whole_lines(sizeof(struct xent_edge)) : 0,
     };
 }
 
@@ -124,7 +126,7 @@ size_t xent_rows_workspace(const struct xent_job *job) {
         size.sums + size.notes + size.exps + size.slopes + 4 * size.listed + size.findings;
     return 2 * size.scalars + size.spaces * space + size.whole_sums + size.whole_notes + size.load +
            size.lows + size.store + size.labels + size.bent + size.vector + size.terms +
-           size.uncapped + size.best;
+           size.uncapped + size.best + size.edge;
 }
 
 /* The next part of a workspace. */
@@ -169,6 +171,10 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
         .uncapped = take(&p, size.uncapped),
         .best = take(&p, size.best),
     };
+    work.edge = take(&p, size.edge);
+    if (work.edge) {
+        work.edge->filled = 0;
+    }
     return work;
 }
 
@@ -489,27 +495,23 @@ struct outlet {
     bool adjusts;
 };
 
-/* Only what is asked for is filled in: a store waits behind those that go past the caches. */
-static void open_outlet(const struct xent_job *job, const struct row *row,
-                        const struct workspace *work, size_t index, struct outlet *outlet) {
-    outlet->emission.exps = NULL;
-    outlet->adjusts = false;
-    if (!row->space.exps || !row->counts) {
-        return;
-    }
+/* Whether what there is to emit can be while the next block is reduced. */
+static bool emits_along(const struct xent_job *job, const struct outlet *outlet) {
+    return !outlet->adjusts && job->problem->output != XENT_PRODUCT;
+}
+
+/* Whether the gradient at the target is emitted with the block; else it is written after it. */
+static bool emits_own(const struct xent_job *job, const struct row *row,
+                      const struct outlet *outlet, struct block block) {
+    return outlet->emission.exps && emits_along(job, outlet) && emits_in_place(job) &&
+           job->problem->output == XENT_GRADIENT && block_has(block, row->target);
+}
+
+/* What options subtract from the terms. */
+static void subtract_options(const struct xent_job *job, const struct row *row,
+                             const struct workspace *work, size_t index, struct outlet *outlet) {
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
-    outlet->emission.exps = row->space.exps + offset;
-    outlet->emission.out = store_to(job, row, work, block);
-    outlet->emission.factor =
-        job->finish->factor(row->scalars, row->lane, &row->space.blocks.sums[index], &job->request);
-    outlet->emission.offset = 0;
-    outlet->emission.labels = NULL;
-    outlet->emission.stream = job->plan.stream;
-    const enum xent_values output = job->problem->output;
-    if (!job->options || (output != XENT_GRADIENT && output != XENT_PRODUCT)) {
-        return;
-    }
     const double upstream = row->scalars->upstream[row->lane];
     /* Infinity times zero is zero here. */
     const double share = row->shares.weights != 0 ? upstream * row->shares.weights : 0;
@@ -537,9 +539,34 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
     }
 }
 
-/* Whether what there is to emit can be while the next block is reduced. */
-static bool emits_along(const struct xent_job *job, const struct outlet *outlet) {
-    return !outlet->adjusts && job->problem->output != XENT_PRODUCT;
+/* Only what is asked for is filled in: a store waits behind those that go past the caches. */
+static void open_outlet(const struct xent_job *job, const struct row *row,
+                        const struct workspace *work, size_t index, struct outlet *outlet) {
+    outlet->emission.exps = NULL;
+    outlet->adjusts = false;
+    if (!row->space.exps || !row->counts) {
+        return;
+    }
+    const struct block block = block_at(job, index);
+    const size_t offset = block.begin * job->itemsize;
+    outlet->emission.exps = row->space.exps + offset;
+    outlet->emission.out = store_to(job, row, work, block);
+    outlet->emission.factor =
+        job->finish->factor(row->scalars, row->lane, &row->space.blocks.sums[index], &job->request);
+    outlet->emission.offset = 0;
+    outlet->emission.labels = NULL;
+    outlet->emission.own = XENT_NO_CLASS;
+    outlet->emission.stream =
+        job->plan.stream && (uintptr_t)outlet->emission.out % job->itemsize == 0;
+    outlet->emission.edge = work->edge;
+    const enum xent_values output = job->problem->output;
+    if (job->options && (output == XENT_GRADIENT || output == XENT_PRODUCT)) {
+        subtract_options(job, row, work, index, outlet);
+    }
+    if (emits_own(job, row, outlet, block)) {
+        outlet->emission.own = row->target - block.begin;
+        outlet->emission.own_value = row->scalars->target_gradient[row->lane];
+    }
 }
 
 /* q of the class that a block keeps apart, and the row does not, times what is emitted with it. */
@@ -683,6 +710,13 @@ static void bend_block(const struct xent_job *job, const struct row *row,
     }
 }
 
+/* Stores what the last block left of its last line, before anything there is read or written. */
+static void end_edge(const struct workspace *work) {
+    if (work->edge && work->edge->filled > 0) {
+        xent_flush_edge(work->edge);
+    }
+}
+
 /* What is left of a block once its emission is done.
  * log q_j = (z_j - z_m) - loss_m with z_m the largest: both are negative, so nothing cancels. */
 static void complete_block(const struct xent_job *job, const struct row *row,
@@ -714,9 +748,11 @@ static void complete_block(const struct xent_job *job, const struct row *row,
     }
     if (row->counts && row->space.exps && job->keeps_largest &&
         keeps_another(row, &row->space.blocks.notes[index])) {
+        end_edge(work);
         emit_kept(job, row, index, out);
     }
     if (job->second) {
+        end_edge(work);
         if (row->counts) {
             bend_block(job, row, work, index, out, &capped);
         } else {
@@ -729,8 +765,12 @@ static void complete_block(const struct xent_job *job, const struct row *row,
         xent_store(job, VALUES, &row->at, block.begin, block.size, out);
     }
     if (problem->output == XENT_GRADIENT && row->counts) {
-        emit_listed(job, row, block, outlet);
-        if (block_has(block, row->target)) {
+        if (row->space.listed.count > 0) {
+            end_edge(work);
+            emit_listed(job, row, block, outlet);
+        }
+        if (block_has(block, row->target) && !emits_own(job, row, outlet, block)) {
+            end_edge(work);
             xent_write_value(job, &row->at, row->target, row->scalars->target_gradient[row->lane]);
         }
     }
@@ -813,6 +853,7 @@ static void run_rows(void *context, int member, int team) {
     for (size_t n = count > batch ? count - batch : 0; emits && n < count; n++) {
         emit_row(job, &rows[n % (2 * batch)], &work);
     }
+    end_edge(&work);
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }
 
@@ -860,6 +901,7 @@ static void run_column_blocks(void *context, int member, size_t stage, struct xe
         aside.ahead = next == i + 1 ? block_ahead(job, row, i, NULL) : NULL;
         found = reduce_beside(job, row, last, &work, i, found, &aside);
     }
+    end_edge(&work);
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }
 

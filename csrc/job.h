@@ -209,8 +209,6 @@ static inline size_t xent_read_class(const struct xent_job *job, const struct xe
 /* ---- Memory of a thread's own ------------------------------------------------------------------
  */
 
-enum { XENT_CACHE_LINE = 64 };
-
 static inline size_t xent_whole_lines(size_t size) {
     return (size + XENT_CACHE_LINE - 1) / XENT_CACHE_LINE * XENT_CACHE_LINE;
 }

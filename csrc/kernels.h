@@ -8,6 +8,9 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
+
+enum { XENT_CACHE_LINE = 64 }; /* bytes, as many as a vector has */
 
 /* Parts of a block that `maxima` looks at. */
 enum { XENT_MAXIMA = 32 };
@@ -125,9 +128,23 @@ struct xent_adjustment {
     double by_labels, by_weights;
 };
 
+/* A line of the memory that two blocks share, until it can be stored past the caches as a whole: a
+ * part of it would have to wait for the rest to be read. `at` is where it goes. */
+struct xent_edge {
+    char line[XENT_CACHE_LINE];
+    char *at;
+    size_t filled; /* of its bytes, the first; 0: there is none */
+};
+
+static inline void xent_flush_edge(struct xent_edge *edge) {
+    memcpy(edge->at, edge->line, edge->filled);
+    edge->filled = 0;
+}
+
 /* Terms that reduce has kept, on their way out: out = exps * factor - (labels * by_labels +
- * offset). Those of masked classes are negative, if an adjustment needs to know them; they count as
- * zero there, and no weight is subtracted from them. */
+ * offset), but for one class, of which the value is given. Those of masked classes are negative, if
+ * an adjustment needs to know them; they count as zero there, and no weight is subtracted from
+ * them. */
 struct xent_emission {
     const void *exps; /* NULL: nothing to emit */
     void *out;
@@ -135,7 +152,10 @@ struct xent_emission {
     double offset;
     const void *labels; /* of as many classes; NULL: none */
     double by_labels;   /* if there are any */
+    size_t own;         /* the class with a value of its own; beyond the block: none */
+    double own_value;
     bool stream; /* past the caches; out is not exps then, and other threads see it after a fence */
+    struct xent_edge *edge; /* if they are streamed */
 };
 
 /* Second derivatives of a block on their way out, e being its terms; those of masked classes may be

@@ -204,50 +204,106 @@ XENT_INLINE V(vec)
     return V(times_less)(e, factor, V(fma)(label, offset->by_labels, offset->same));
 }
 
-/* n terms from `begin` on; where they are streamed, the first of them is aligned. */
-XENT_INLINE void V(emit_span_as)(const struct xent_emission *emission, size_t begin, size_t n,
-                                 bool stream, bool labels) {
+/* Adds the first values of a block, fewer than a line has, to the line that the block before ended
+ * in; or begins one with the last. */
+XENT_INLINE void V(put_at_edge)(struct xent_edge *edge, REAL *out, const REAL *values, size_t n) {
+    char *const to = (char *)out;
+    const size_t size = n * sizeof(REAL);
+    if (edge->filled > 0 && edge->at + edge->filled != to) {
+        xent_flush_edge(edge);
+    }
+    if (edge->filled == 0 &&
+        (uintptr_t)to % XENT_CACHE_LINE != 0) { /* its beginning is another's */
+        memcpy(to, values, size);
+        return;
+    }
+    edge->at = edge->filled == 0 ? to : edge->at;
+    memcpy(edge->line + edge->filled, values, size);
+    edge->filled += size;
+    if (edge->filled == XENT_CACHE_LINE) {
+        V(stream)((REAL *)(void *)edge->at, V(load)((const REAL *)(const void *)edge->line));
+        edge->filled = 0;
+    }
+}
+
+/* `lanes` terms from i on, that of its own among them. */
+XENT_INLINE void V(emit_lanes)(const struct xent_emission *emission, size_t i, size_t lanes,
+                               REAL *values) {
+    const struct V(factor) factor = V(factor_of)(&emission->factor);
+    const struct V(offset) offset = V(offset_of)(emission);
+    const V(vec) e = V(load_part)((const REAL *)emission->exps, i, lanes);
+    const bool labels = emission->labels != NULL;
+    V(store)(values, V(emitted)(e, &factor, &offset, i, lanes, labels));
+    if (emission->own - i < lanes) { /* wraps where it is before */
+        values[emission->own - i] = (REAL)emission->own_value;
+    }
+}
+
+/* The first or the last of a block, fewer than fill a vector. */
+XENT_INLINE void V(emit_part)(const struct xent_emission *emission, size_t i, size_t lanes) {
+    REAL *const out = (REAL *)emission->out + i;
+    REAL values[V(LANES)];
+    if (lanes == 0) {
+        return;
+    }
+    V(emit_lanes)(emission, i, lanes, values);
+    if (emission->stream) {
+        V(put_at_edge)(emission->edge, out, values, lanes);
+    } else {
+        memcpy(out, values, lanes * sizeof(REAL));
+    }
+}
+
+/* Whole vectors up to `end`; where they are streamed, they are aligned. */
+XENT_INLINE void V(emit_whole)(const struct xent_emission *emission, size_t i, size_t end,
+                               bool labels) {
     const REAL *const exps = emission->exps;
     REAL *const out = emission->out;
     const struct V(factor) factor = V(factor_of)(&emission->factor);
     const struct V(offset) offset = V(offset_of)(emission);
-    const size_t end = begin + n;
-    size_t i = begin;
-    for (; i + V(LANES) <= end; i += V(LANES)) {
+    for (; i < end; i += V(LANES)) {
         const V(vec) e = V(load)(exps + i);
-        V(put)(out + i, V(emitted)(e, &factor, &offset, i, V(LANES), labels), stream);
-    }
-    if (i < end) {
-        const V(vec) e = V(load_first)(exps + i, end - i);
-        V(store_first)(out + i, end - i, V(emitted)(e, &factor, &offset, i, end - i, labels));
+        V(put)(out + i, V(emitted)(e, &factor, &offset, i, V(LANES), labels), emission->stream);
     }
 }
 
-XENT_INLINE void V(emit_span)(const struct xent_emission *emission, size_t begin, size_t n,
-                              bool stream) {
-    if (emission->labels) {
-        V(emit_span_as)(emission, begin, n, stream, true);
-    } else {
-        V(emit_span_as)(emission, begin, n, stream, false);
+/* The value of its own among whole vectors from `begin` on. A store of it alone to a line that went
+ * past the caches would have to read the line again. */
+XENT_INLINE void V(put_own)(const struct xent_emission *emission, size_t begin, size_t end) {
+    REAL *const out = emission->out;
+    const size_t own = emission->own;
+    if (own < begin || own >= end) {
+        return;
     }
+    if (!emission->stream) {
+        out[own] = (REAL)emission->own_value;
+        return;
+    }
+    const size_t i = begin + (own - begin) / V(LANES) * V(LANES);
+    REAL values[V(LANES)];
+    V(emit_lanes)(emission, i, V(LANES), values);
+    V(stream)(out + i, V(load)(values));
 }
 
-/* Emits the terms before the first that can be streamed, and says how many they are. */
-XENT_INLINE size_t V(emit_lead)(const struct xent_emission *emission, size_t n) {
-    size_t lead = 0;
-    if (emission->stream) {
-        const uintptr_t out = (uintptr_t)emission->out;
-        const bool never = out % sizeof(REAL) != 0;
-        lead = never ? n : -out % sizeof(V(vec)) / sizeof(REAL);
-        lead = lead < n ? lead : n;
-        V(emit_span)(emission, 0, lead, false);
+/* How many terms are before the first that can be streamed. */
+XENT_INLINE size_t V(lead_of)(const struct xent_emission *emission, size_t n) {
+    if (!emission->stream) {
+        return 0;
     }
-    return lead;
+    const size_t lead = -(uintptr_t)emission->out % sizeof(V(vec)) / sizeof(REAL);
+    return lead < n ? lead : n;
 }
 
 static void V(emit)(const struct xent_emission *emission, size_t n) {
-    const size_t lead = V(emit_lead)(emission, n);
-    V(emit_span)(emission, lead, n - lead, emission->stream);
+    const size_t lead = V(lead_of)(emission, n), end = lead + V(whole_of)(n - lead);
+    V(emit_part)(emission, 0, lead);
+    if (emission->labels) {
+        V(emit_whole)(emission, lead, end, true);
+    } else {
+        V(emit_whole)(emission, lead, end, false);
+    }
+    V(put_own)(emission, lead, end);
+    V(emit_part)(emission, end, n - end);
 }
 
 /* struct xent_aside, as vectors. Along with the vector at i, that at i + turn of `pending` is
@@ -405,7 +461,8 @@ XENT_INLINE enum keeping V(keeping_for)(const struct xent_emission *emission) {
  * stores must not go a little ahead of the logits, modulo a page: then they start further on. */
 XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const REAL *x, size_t n,
                                    enum keeping keep, struct V(aside) * aside) {
-    const size_t lead = V(emit_lead)(emission, n);
+    const size_t lead = V(lead_of)(emission, n);
+    V(emit_part)(emission, 0, lead);
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (REAL *)emission->out + lead;
     const enum keeping needed = V(keeping_for)(emission);
@@ -417,21 +474,25 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
     }
     aside->stream = emission->stream;
 
-    enum {
-        PAGE = 4096,
-        CLEAR = 4
-    }; /* in bytes; in vectors: three are too few where x is unaligned */
+    enum { PAGE = 4096, CLEAR = 12 }; /* in bytes; in vectors, of which seven are too few */
     const uintptr_t ahead_of_x = ((uintptr_t)aside->out - (uintptr_t)x) % PAGE;
     const bool near = ahead_of_x > 0 && ahead_of_x < CLEAR * sizeof(V(vec));
     const bool enough = aside->pending_size > CLEAR * V(LANES);
     aside->turn = near && enough ? CLEAR * V(LANES) : 0;
 }
 
+/* What is left: all, where terms of its kind are not emitted along. */
 XENT_INLINE void V(end_emission)(const struct xent_emission *emission, size_t n,
                                  const struct V(aside) * aside) {
-    const size_t done =
-        (size_t)(aside->pending - (const REAL *)emission->exps) + aside->pending_size;
-    V(emit_span)(emission, done, n - done, emission->stream);
+    const size_t lead = V(lead_of)(emission, n), end = lead + V(whole_of)(n - lead);
+    const size_t done = lead + aside->pending_size;
+    if (emission->labels) {
+        V(emit_whole)(emission, done, end, true);
+    } else {
+        V(emit_whole)(emission, done, end, false);
+    }
+    V(put_own)(emission, lead, end);
+    V(emit_part)(emission, end, n - end);
 }
 
 XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_t n, size_t skip,

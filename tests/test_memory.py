@@ -132,15 +132,51 @@ def test_overlapping_windows(dtype, rng):
     )
 
 
+LARGE = 700, 5003  # values that are written past the caches, unless the memory is fresh
+
+
 @pytest.mark.parametrize("memory", [np.empty, np.ones])
 def test_results_larger_than_the_caches(dtype, rng, memory):
-    """Such results are written past the caches, unless the memory is fresh: the values are those of the small ones."""
-    x = rng.normal(size=(700, 5003)).astype(dtype)
+    """The values are those of the small ones."""
+    x = rng.normal(size=LARGE).astype(dtype)
     target = rng.integers(5003, size=700)
     out = memory(x.size + 3, dtype)[3:].reshape(x.shape)
     _, grad = xent.cross_entropy_and_grad(x, target, reduction="none", grad_out=out)
     for row in (0, 1, 350, 699):
         np.testing.assert_array_equal(grad[row], xent.cross_entropy_grad(x[row], target[row], reduction="none"))
+
+
+def given_for(kind, edges, rng):
+    """Return the arguments of one kind of target; what there is of labels are these."""
+    if kind == "probabilities":
+        return {"target": rng.dirichlet(np.ones(5003), size=len(edges))}
+    if kind == "listed":
+        indices = np.stack([edges, rng.permutation(edges)], axis=1)
+        return {"target": (indices, np.full(indices.shape, 0.5))}
+    options = {"labels": {}, "weighted": {"weight": rng.random(5003)}, "softcap": {"softcap": 2.0}}
+    return {"target": edges, **options[kind]}
+
+
+@pytest.mark.parametrize("kind", ["labels", "weighted", "probabilities", "listed", "softcap"])
+@pytest.mark.parametrize("gap", [0, 5])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_lines_that_blocks_and_rows_share(dtype, rng, kind, gap, threads):
+    """What is written past the caches goes out as whole lines, with the label's value at any place of one."""
+    x = rng.normal(size=LARGE).astype(dtype)
+    x[:, [2047, 4095, 5002]] += [10, 11, 12]  # the last of each block is its largest
+    edges = np.resize([0, 1, 15, 16, 17, 2046, 2047, 2048, 2049, 4095, 4096, 5000, 5001, 5002], 700)
+    given = given_for(kind, edges, rng)
+    target = given.pop("target")
+    for offset in (0, 1, 3):
+        memory = np.full(700 * (5003 + gap) + 64, 7, dtype)
+        rows = memory[offset : offset + 700 * (5003 + gap)].reshape(700, -1)
+        out = rows[:, :5003]
+        xent.cross_entropy_and_grad(x, target, reduction="none", grad_out=out, n_threads=threads, **given)
+        few = np.concatenate([np.arange(30), np.arange(340, 360), np.arange(690, 700)])
+        chosen = tuple(part[few] for part in target) if isinstance(target, tuple) else target[few]
+        np.testing.assert_array_equal(out[few], xent.cross_entropy_grad(x[few], chosen, reduction="none", **given))
+        out[...] = 7
+        np.testing.assert_array_equal(memory, 7)  # nothing beside it was written
 
 
 # ru_maxrss is no less than that of the process that forked this one; the memory of a team grows with its members.
