@@ -25,6 +25,7 @@ struct workspace {
     struct xent_rows rows;
     struct xent_factors factors;
     size_t target[XENT_ROWS];
+    struct xent_edge edge; /* of the values, if they are streamed */
     struct weights *weights;
     struct second *second;
 };
@@ -42,6 +43,7 @@ struct weights {
  * class as any other. */
 struct second {
     struct cells cells;
+    struct xent_edge edge;
     struct xent_lanes_bend bend;
     size_t label[XENT_ROWS];
     double weight[XENT_ROWS], unmasked[XENT_ROWS], ones[XENT_ROWS], values[XENT_ROWS];
@@ -61,6 +63,7 @@ static struct workspace *workspace_of(const struct xent_job *job, int member) {
     for (size_t i = 0; i < XENT_ROWS; i++) {
         work->rows.target_logit[i] = -INFINITY;
     }
+    work->edge.filled = 0;
     const size_t weights = xent_whole_lines(sizeof *work);
     const size_t second = weights + xent_whole_lines(sizeof(struct weights));
     work->weights = job->options ? (struct weights *)(void *)(p + weights) : NULL;
@@ -298,7 +301,7 @@ static void emit_second(const struct xent_job *job, const struct group *group,
     clear_rows(job, &curvature, work->weights);
     job->kernels->lanes_store(&curvature,
                               cells_of(job, CURVATURE, group, job->problem->curvature_stride),
-                              job->plan.stream);
+                              job->plan.stream ? &second->edge : NULL);
 }
 
 static void run_group(const struct xent_job *job, const struct group *group,
@@ -321,8 +324,9 @@ static void run_group(const struct xent_job *job, const struct group *group,
         } else {
             emit(job, group, work);
         }
-        job->kernels->lanes_store(
-            &group->tile, cells_of(job, VALUES, group, problem->values_stride), job->plan.stream);
+        job->kernels->lanes_store(&group->tile,
+                                  cells_of(job, VALUES, group, problem->values_stride),
+                                  job->plan.stream ? &work->edge : NULL);
     }
 }
 
@@ -352,6 +356,12 @@ static void run_lanes(void *context, int member, int team) {
                                        (ptrdiff_t)pitch};
         run_group(job, &(struct group){at.place, row, tile}, work);
         xent_advance(&at, job, rows);
+    }
+    if (work->edge.filled > 0) {
+        xent_flush_edge(&work->edge);
+    }
+    if (work->second && work->second->edge.filled > 0) {
+        xent_flush_edge(&work->second->edge);
     }
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }

@@ -271,7 +271,8 @@ struct xent_aside {
     KERNEL(lanes_bend, void, (const struct xent_tile *tile, const struct xent_lanes_bend *bend))   \
     KERNEL(lanes_emit_shifted, void,                                                               \
            (const struct xent_tile *tile, const double *high, const double *low))                  \
-    KERNEL(lanes_store, void, (const struct xent_tile *tile, struct xent_cells values, bool stream))
+    KERNEL(lanes_store, void,                                                                      \
+           (const struct xent_tile *tile, struct xent_cells values, struct xent_edge *edge))
 
 /* What follows from the sums, whatever the dtype of the logits. */
 #define XENT_FINISH_KERNELS(KERNEL)                                                                \

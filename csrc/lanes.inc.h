@@ -48,6 +48,14 @@ XENT_INLINE enum V(layout) V(layout_of)(struct xent_cells cells, size_t rows, si
     return V(CELLS);
 }
 
+/* Fetches what is a few tiles after a block of rows that are one after the other: the blocks are
+ * read in an order that the hardware does not foresee. */
+XENT_INLINE void V(fetch_ahead)(const char *block) {
+    for (size_t i = 0; i < V(LANES) * V(SQUARE) * sizeof(REAL); i += XENT_CACHE_LINE) {
+        __builtin_prefetch(block + V(AHEAD) * sizeof(REAL) + i, 0, 2);
+    }
+}
+
 /* A vector of rows, from `row` on; columns are copied by themselves. */
 XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells from, size_t row) {
     const char *const logits = from.data + (ptrdiff_t)row * from.row_stride;
@@ -59,6 +67,7 @@ XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells 
     case V(BLOCKS):
         for (size_t k = 0; k < classes; k += V(SQUARE)) {
             const ptrdiff_t class = V(block_class)(k, classes);
+            V(fetch_ahead)(logits + k * V(LANES) * sizeof(REAL));
             for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
                 V(transpose)(logits + i * from.row_stride + class * V(ITEM), from.row_stride,
                              cells + class * tile->pitch + i * V(ITEM), tile->pitch);
@@ -84,14 +93,17 @@ XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells 
     }
 }
 
-/* Class after class, all rows of one at a time: each is a stream of its own, and with strides of a
- * power of two they compete for the same lines of the caches. */
+/* Class after class, all rows of one at a time: each is a stream of its own, too short for the
+ * hardware to foresee, and with strides of a power of two they compete for the same lines of the
+ * caches. */
 XENT_INLINE size_t V(load_columns)(const struct xent_tile *tile, struct xent_cells from) {
     const size_t whole = tile->rows / V(LANES) * V(LANES);
     for (size_t k = 0; k < tile->classes; k++) {
         const char *const logits = from.data + (ptrdiff_t)k * from.class_stride;
         for (size_t row = 0; row < whole; row += V(LANES)) {
-            V(store)(V(tile_at)(tile, k, row), V(load)((const REAL *)(const void *)logits + row));
+            const REAL *const at = (const REAL *)(const void *)logits + row;
+            __builtin_prefetch(at + XENT_ROWS, 0, 2);
+            V(store)(V(tile_at)(tile, k, row), V(load)(at));
         }
     }
     return whole;
@@ -104,56 +116,84 @@ static void V(lanes_load)(const struct xent_tile *tile, struct xent_cells logits
     }
 }
 
-XENT_INLINE void V(store_vector)(const struct xent_tile *tile, struct xent_cells to, size_t row) {
-    char *const values = to.data + (ptrdiff_t)row * to.row_stride;
+/* A vector of rows as they are in memory, one after the other, `rows` apart. */
+XENT_INLINE void V(store_blocks)(const struct xent_tile *tile, size_t row, char *rows,
+                                 ptrdiff_t row_stride) {
     const char *const cells = (const char *)V(tile_at)(tile, 0, row);
-    const size_t rows = tile->rows - row, classes = tile->classes;
-    switch (V(layout_of)(to, rows, classes)) {
-    case V(COLUMNS):
-        break;
-    case V(BLOCKS):
-        for (size_t k = 0; k < classes; k += V(SQUARE)) {
-            const ptrdiff_t class = V(block_class)(k, classes);
-            for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
-                V(transpose)(cells + class * tile->pitch + i * V(ITEM), tile->pitch,
-                             values + i * to.row_stride + class * V(ITEM), to.row_stride);
-            }
-        }
-        break;
-    case V(PACKED): {
-        /* Row after row, each over what the one before has left beyond its end. */
-        REAL packed[V(LANES) * V(SQUARE)];
+    for (size_t k = 0; k < tile->classes; k += V(SQUARE)) {
+        const ptrdiff_t class = V(block_class)(k, tile->classes);
         for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
-            V(transpose)(cells + i * V(ITEM), tile->pitch, (char *)packed + i * to.row_stride,
-                         to.row_stride);
+            V(transpose)(cells + class * tile->pitch + i * V(ITEM), tile->pitch,
+                         rows + i * row_stride + class * V(ITEM), row_stride);
         }
-        memcpy(values, packed, V(LANES) * classes * sizeof(REAL));
-        break;
     }
-    case V(CELLS):
-        V(copy_cells)(cells, V(ITEM), tile->pitch, values, to.row_stride, to.class_stride,
-                      rows < V(LANES) ? rows : V(LANES), classes);
-        break;
+}
+
+/* The same of fewer classes than a block has: row after row, each over what the one before has left
+ * beyond its end, and so to `rows`, which have room for that. */
+XENT_INLINE void V(store_packed)(const struct xent_tile *tile, size_t row, char *rows) {
+    const char *const cells = (const char *)V(tile_at)(tile, 0, row);
+    const ptrdiff_t row_stride = (ptrdiff_t)tile->classes * V(ITEM);
+    for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
+        V(transpose)(cells + i * V(ITEM), tile->pitch, rows + i * row_stride, row_stride);
+    }
+}
+
+/* n values past the caches. */
+XENT_INLINE void V(stream_values)(struct xent_edge *edge, REAL *out, const REAL *values, size_t n) {
+    const size_t lead = V(lead_of)(out, n), end = lead + V(whole_of)(n - lead);
+    V(put_at_edge)(edge, out, values, lead);
+    for (size_t i = lead; i < end; i += V(LANES)) {
+        V(stream)(out + i, V(load)(values + i));
+    }
+    V(put_at_edge)(edge, out + end, values + end, n - end);
+}
+
+/* A vector of rows, from `row` on; columns are copied by themselves. What is streamed is put in
+ * order first, so that it goes out in whole lines. */
+XENT_INLINE void V(store_vector)(const struct xent_tile *tile, struct xent_cells to, size_t row,
+                                 struct xent_edge *edge) {
+    char *const values = to.data + (ptrdiff_t)row * to.row_stride;
+    const size_t rows = tile->rows - row, classes = tile->classes, n = V(LANES) * classes;
+    const enum V(layout) layout = V(layout_of)(to, rows, classes);
+    const bool one_after_other = to.row_stride == (ptrdiff_t)(classes * sizeof(REAL));
+    REAL ordered[V(LANES) * XENT_TILE_CLASSES];
+    if (layout == V(CELLS)) {
+        V(copy_cells)((const char *)V(tile_at)(tile, 0, row), V(ITEM), tile->pitch, values,
+                      to.row_stride, to.class_stride, rows < V(LANES) ? rows : V(LANES), classes);
+    } else if (layout == V(PACKED)) {
+        V(store_packed)(tile, row, (char *)ordered);
+    } else if (layout == V(BLOCKS) && edge && one_after_other) {
+        V(store_blocks)(tile, row, (char *)ordered, to.row_stride);
+    } else if (layout == V(BLOCKS)) {
+        V(store_blocks)(tile, row, values, to.row_stride);
+    }
+    if (edge && one_after_other && (layout == V(PACKED) || layout == V(BLOCKS))) {
+        V(stream_values)(edge, (REAL *)(void *)values, ordered, n);
+    } else if (layout == V(PACKED)) {
+        memcpy(values, ordered, n * sizeof(REAL));
     }
 }
 
 XENT_INLINE size_t V(store_columns)(const struct xent_tile *tile, struct xent_cells to,
-                                    bool stream) {
+                                    bool streams) {
     const size_t whole = tile->rows / V(LANES) * V(LANES);
     for (size_t k = 0; k < tile->classes; k++) {
         REAL *const values = (REAL *)(void *)(to.data + (ptrdiff_t)k * to.class_stride);
         const bool aligned = (uintptr_t)values % V(VECTOR) == 0;
         for (size_t row = 0; row < whole; row += V(LANES)) {
-            V(put)(values + row, V(load)(V(tile_at)(tile, k, row)), stream && aligned);
+            V(put)(values + row, V(load)(V(tile_at)(tile, k, row)), streams && aligned);
         }
     }
     return whole;
 }
 
-static void V(lanes_store)(const struct xent_tile *tile, struct xent_cells values, bool stream) {
-    size_t row = values.row_stride == V(ITEM) ? V(store_columns)(tile, values, stream) : 0;
+static void V(lanes_store)(const struct xent_tile *tile, struct xent_cells values,
+                           struct xent_edge *edge) {
+    const bool streams = edge && (uintptr_t)values.data % sizeof(REAL) == 0;
+    size_t row = values.row_stride == V(ITEM) ? V(store_columns)(tile, values, streams) : 0;
     for (; row < tile->rows; row += V(LANES)) {
-        V(store_vector)(tile, values, row);
+        V(store_vector)(tile, values, row, streams ? edge : NULL);
     }
 }
 
@@ -218,26 +258,34 @@ XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *ro
     };
 }
 
+/* A strip of classes, as in rows.inc.h. */
+XENT_INLINE void V(reduce_classes)(const struct xent_tile *tile, size_t row, size_t class,
+                                   size_t count, const struct V(reference) * ref, bool keep,
+                                   struct V(sum) * sum) {
+    const V(vec) zero = V(set1)(0);
+    struct V(exp) exps[V(STRIP)];
+    for (size_t k = 0; k < count; k++) {
+        const V(vec) x = V(load)(V(tile_at)(tile, class + k, row));
+        exps[k] = V(exp_parts)(x, zero, ref, SHIFTED);
+    }
+    for (size_t k = 0; k < count; k++) {
+        const V(vec) term = V(add_exp)(sum, exps[k]);
+        if (keep) {
+            V(store)(V(tile_at)(tile, class + k, row), term);
+        }
+    }
+}
+
 XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row, bool keep,
                                   struct xent_rows *rows) {
     const struct V(reference) ref = V(refer_lanes_to)(V(lanes_max)(tile, row), rows, row);
     const double start = V(START);
     struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
-    struct V(exp) exps[V(STRIP)];
-    for (size_t first = 0, count; first < tile->classes; first += count) {
-        const size_t left = tile->classes - first;
-        count = left < V(STRIP) ? left : V(STRIP);
-        for (size_t k = 0; k < count; k++) {
-            exps[k] =
-                V(exp_parts)(V(load)(V(tile_at)(tile, first + k, row)), V(set1)(0), &ref, SHIFTED);
-        }
-        for (size_t k = 0; k < count; k++) {
-            const V(vec) term = V(add_exp)(&sum, exps[k]);
-            if (keep) {
-                V(store)(V(tile_at)(tile, first + k, row), term);
-            }
-        }
+    size_t class = 0;
+    for (; class + V(STRIP) <= tile->classes; class += V(STRIP)) {
+        V(reduce_classes)(tile, row, class, V(STRIP), &ref, keep, &sum);
     }
+    V(reduce_classes)(tile, row, class, tile->classes - class, &ref, keep, &sum);
     REAL high[V(LANES)], low[V(LANES)];
     V(store)(high, sum.high);
     V(store)(low, sum.low);

@@ -209,6 +209,9 @@ XENT_INLINE V(vec)
 XENT_INLINE void V(put_at_edge)(struct xent_edge *edge, REAL *out, const REAL *values, size_t n) {
     char *const to = (char *)out;
     const size_t size = n * sizeof(REAL);
+    if (n == 0) {
+        return;
+    }
     if (edge->filled > 0 && edge->at + edge->filled != to) {
         xent_flush_edge(edge);
     }
@@ -285,17 +288,18 @@ XENT_INLINE void V(put_own)(const struct xent_emission *emission, size_t begin, 
     V(stream)(out + i, V(load)(values));
 }
 
-/* How many terms are before the first that can be streamed. */
-XENT_INLINE size_t V(lead_of)(const struct xent_emission *emission, size_t n) {
-    if (!emission->stream) {
-        return 0;
-    }
-    const size_t lead = -(uintptr_t)emission->out % sizeof(V(vec)) / sizeof(REAL);
+/* How many values are before the first that can be streamed. */
+XENT_INLINE size_t V(lead_of)(const void *out, size_t n) {
+    const size_t lead = -(uintptr_t)out % sizeof(V(vec)) / sizeof(REAL);
     return lead < n ? lead : n;
 }
 
+XENT_INLINE size_t V(lead_of_emission)(const struct xent_emission *emission, size_t n) {
+    return emission->stream ? V(lead_of)(emission->out, n) : 0;
+}
+
 static void V(emit)(const struct xent_emission *emission, size_t n) {
-    const size_t lead = V(lead_of)(emission, n), end = lead + V(whole_of)(n - lead);
+    const size_t lead = V(lead_of_emission)(emission, n), end = lead + V(whole_of)(n - lead);
     V(emit_part)(emission, 0, lead);
     if (emission->labels) {
         V(emit_whole)(emission, lead, end, true);
@@ -461,7 +465,7 @@ XENT_INLINE enum keeping V(keeping_for)(const struct xent_emission *emission) {
  * stores must not go a little ahead of the logits, modulo a page: then they start further on. */
 XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const REAL *x, size_t n,
                                    enum keeping keep, struct V(aside) * aside) {
-    const size_t lead = V(lead_of)(emission, n);
+    const size_t lead = V(lead_of_emission)(emission, n);
     V(emit_part)(emission, 0, lead);
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (REAL *)emission->out + lead;
@@ -484,7 +488,7 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
 /* What is left: all, where terms of its kind are not emitted along. */
 XENT_INLINE void V(end_emission)(const struct xent_emission *emission, size_t n,
                                  const struct V(aside) * aside) {
-    const size_t lead = V(lead_of)(emission, n), end = lead + V(whole_of)(n - lead);
+    const size_t lead = V(lead_of_emission)(emission, n), end = lead + V(whole_of)(n - lead);
     const size_t done = lead + aside->pending_size;
     if (emission->labels) {
         V(emit_whole)(emission, done, end, true);
