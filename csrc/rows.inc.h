@@ -358,8 +358,8 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, en
 
 /* Vectors whose exponentials are computed before they are added: a strip. From the logit to the
  * sum it is some fifty cycles, more than the processor looks ahead; within a strip the additions
- * need not wait for the exponentials. They stay in registers where there are enough of them for a
- * strip of a constant length, else in 2 KiB of memory. */
+ * need not wait for the exponentials. They stay in registers where there are enough of them, else
+ * in 2 KiB of memory. */
 enum { V(STRIP) = XENT_STRIP };
 
 /* The vector at i, if the treatment needs its low parts. */
@@ -367,7 +367,7 @@ XENT_INLINE V(vec) V(load_low)(const struct V(span) * span, size_t i, enum treat
     return treatment == SCALED ? V(load)(span->low + i) : V(set1)(0);
 }
 
-/* A strip of so many vectors from i on; that of `skip`, if any, is done again. */
+/* A strip of so many vectors from i on, without the class `skip` if it is among them. */
 XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t vectors, size_t skip,
                                  const struct V(reference) * ref, enum treatment treatment,
                                  enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
@@ -377,20 +377,19 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
         const REAL *const at = x + k * V(LANES);
         __builtin_prefetch(at + V(AHEAD), 0, 2);
         const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
-        exps[k] = V(exp_parts)(V(load)(at), low, ref, treatment);
-    }
-    const size_t skipped = (skip - i) / V(LANES); /* wraps where skip is before */
-    if (skip != SIZE_MAX && skipped < vectors) {
-        const V(vec) others = V(load_others)(x + skipped * V(LANES), (skip - i) % V(LANES));
-        const V(vec) low = V(load_low)(span, i + skipped * V(LANES), treatment);
-        exps[skipped] = V(exp_parts)(others, low, ref, treatment);
+        const size_t lane = skip - i - k * V(LANES); /* wraps where skip is before */
+        const bool without = skip != SIZE_MAX && lane < V(LANES);
+        const V(vec) logits = without ? V(load_others)(at, lane) : V(load)(at);
+        exps[k] = V(exp_parts)(logits, low, ref, treatment);
     }
     for (size_t k = 0; k < vectors; k++) {
         V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
     }
 }
 
-/* Whole vectors only, up to `end`. */
+/* Whole vectors only, up to `end`: in strips, but for those before `skip` and at the end that do
+ * not fill one. These go one by one where a strip stays in registers, for which it needs a constant
+ * length. */
 XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
                                  const struct V(reference) * ref, enum treatment treatment,
                                  enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
@@ -400,9 +399,12 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
         for (; i < clear; i += strip) {
             V(reduce_strip)(span, i, V(STRIP), SIZE_MAX, ref, treatment, keep, aside, sum);
         }
-        const size_t vectors = end - i < strip ? (end - i) / V(LANES) : V(STRIP);
-        V(reduce_strip)(span, i, vectors, skip, ref, treatment, keep, aside, sum);
-        i += vectors * V(LANES);
+        const size_t stop = skip - i < end - i ? V(whole_of)(skip) + V(LANES) : end;
+        for (size_t vectors; i < stop; i += vectors * V(LANES)) {
+            const size_t left = (stop - i) / V(LANES);
+            vectors = XENT_STRIP_STAYS ? 1 : left < V(STRIP) ? left : V(STRIP);
+            V(reduce_strip)(span, i, vectors, skip, ref, treatment, keep, aside, sum);
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 
 #include "vec.h"
 
-enum { XENT_STRIP = 16 };
+enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false };
 
 #define XENT_DEFINE(prefix, real, integer, mantissa_bits, split, wide)                             \
     typedef real prefix##_vec __attribute__((vector_size(16)));                                    \
