@@ -26,8 +26,8 @@ WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
 # One object file for each instruction set; dispatch.c checks every feature named here.
 ISA_FLAGS = {
     "scalar": [],
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
     "neon": [],
 }
 MACHINE_ISAS = {

@@ -311,6 +311,8 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     }
     const double max = largest_but(job, row, &logits, block, skip, found);
     aside->exps = space->exps ? space->exps + offset : NULL;
+    aside->source = xent_logits_at(job, &row->at, block.begin);
+    aside->source_stride = job->problem->logits_stride;
     aside->keeps_skip = job->keeps_largest; /* most of them are not kept apart in the end */
     struct xent_evaluation_space evaluation = work->evaluation;
     if (evaluation.terms) {
@@ -556,8 +558,8 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
     outlet->emission.offset = 0;
     outlet->emission.labels = NULL;
     outlet->emission.own = XENT_NO_CLASS;
-    outlet->emission.stream =
-        job->plan.stream && (uintptr_t)outlet->emission.out % job->itemsize == 0;
+    outlet->emission.stream = job->plan.stream && emits_in_place(job) &&
+                              (uintptr_t)outlet->emission.out % job->itemsize == 0;
     outlet->emission.edge = work->edge;
     const enum xent_values output = job->problem->output;
     if (job->options && (output == XENT_GRADIENT || output == XENT_PRODUCT)) {
@@ -759,10 +761,10 @@ static void complete_block(const struct xent_job *job, const struct row *row,
             memset(work->bent, 0, block.size * job->itemsize);
         }
         const enum xent_job_array to = problem->output == XENT_PRODUCT ? VALUES : CURVATURE;
-        xent_store(job, to, &row->at, block.begin, block.size, work->bent);
+        xent_store(job, to, &row->at, block.begin, block.size, work->bent, NULL);
     }
     if (out == work->store && problem->output != XENT_PRODUCT) {
-        xent_store(job, VALUES, &row->at, block.begin, block.size, out);
+        xent_store(job, VALUES, &row->at, block.begin, block.size, out, work->edge);
     }
     if (problem->output == XENT_GRADIENT && row->counts) {
         if (row->space.listed.count > 0) {

@@ -5,6 +5,7 @@
 #include "double_double.h"
 #include "exp_f32.h"
 #include "exp_f64.h"
+#include "halves.h"
 
 #include <float.h>
 #include <math.h>

@@ -203,14 +203,14 @@ void xent_load_vector(const struct xent_job *job, const struct xent_place *at, s
 }
 
 void xent_store(const struct xent_job *job, enum xent_job_array array, const struct xent_place *at,
-                size_t begin, size_t size, const char *buffer) {
+                size_t begin, size_t size, const char *buffer, struct xent_edge *edge) {
     const struct xent_problem *problem = job->problem;
     const bool curvature = array == CURVATURE;
     const ptrdiff_t stride = curvature ? problem->curvature_stride : problem->values_stride;
     const bool wide = curvature ? problem->wide_curvature : problem->wide_values;
     char *const p = xent_address(job, array, at) + (ptrdiff_t)begin * stride;
     const struct xent_strided to = {p, stride, wide ? XENT_F32 : problem->dtype, false};
-    job->kernels->write(buffer, size, &to);
+    job->kernels->write(buffer, size, &to, edge);
 }
 
 void xent_write_value(const struct xent_job *job, const struct xent_place *at, size_t class,
@@ -221,7 +221,7 @@ void xent_write_value(const struct xent_job *job, const struct xent_place *at, s
     }
     double real; /* or a float */
     xent_set_real(job, &real, value);
-    xent_store(job, VALUES, at, class, 1, (const char *)&real);
+    xent_store(job, VALUES, at, class, 1, (const char *)&real, NULL);
 }
 
 #define DEFINE_READ(integer)                                                                       \

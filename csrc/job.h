@@ -154,7 +154,7 @@ void xent_load_vector(const struct xent_job *job, const struct xent_place *at, s
 
 /* The opposite of xent_load for a buffer of VALUES or CURVATURE, wherever it is. */
 void xent_store(const struct xent_job *job, enum xent_job_array array, const struct xent_place *at,
-                size_t begin, size_t size, const char *buffer);
+                size_t begin, size_t size, const char *buffer, struct xent_edge *edge);
 
 /* ---- Single numbers, of any alignment ----------------------------------------------------------
  */

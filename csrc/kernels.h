@@ -189,10 +189,12 @@ struct xent_lanes_bend {
 
 /* What reduce does on its way, so that memory is read and written while the arithmetic goes on. */
 struct xent_aside {
-    void *exps;                    /* gets the terms, scaled like the sum, unless NULL */
-    bool keeps_skip;               /* that of `skip`, too; else it is zero */
-    const void *ahead;             /* as many classes as are reduced, or NULL */
-    double ahead_max;              /* out: the largest of them, like `largest` without a skip */
+    void *exps;              /* gets the terms, scaled like the sum, unless NULL */
+    bool keeps_skip;         /* that of `skip`, too; else it is zero */
+    const void *ahead;       /* as many classes as are reduced, or NULL */
+    double ahead_max;        /* out: the largest of them, like `largest` without a skip */
+    const char *source;      /* where the classes were loaded from, to fetch what comes later */
+    ptrdiff_t source_stride; /* bytes to the next class */
     struct xent_emission emission; /* as many terms as are reduced; only with `exps` */
 };
 
@@ -233,8 +235,10 @@ struct xent_aside {
            (const struct xent_logits *logits, size_t n, double high, double low, void *out))       \
     /* Numbers of any dtype, stride and byte order become contiguous ones of the table's. */       \
     KERNEL(read, void, (const struct xent_strided *from, size_t n, void *to))                      \
-    /* The opposite, in native byte order. */                                                      \
-    KERNEL(write, void, (const void *from, size_t n, const struct xent_strided *to))               \
+    /* The opposite, in native byte order, of a block at the most; past the caches, if there is an \
+     * edge and they stay contiguous. */                                                           \
+    KERNEL(write, void,                                                                            \
+           (const void *from, size_t n, const struct xent_strided *to, struct xent_edge *edge))    \
     /* -inf where the mask is zero. */                                                             \
     KERNEL(mask, void, (void *logits, size_t n, const char *mask, ptrdiff_t stride))               \
     /* Marks the terms of masked classes: they become negative. */                                 \

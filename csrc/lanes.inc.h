@@ -139,16 +139,6 @@ XENT_INLINE void V(store_packed)(const struct xent_tile *tile, size_t row, char 
     }
 }
 
-/* n values past the caches. */
-XENT_INLINE void V(stream_values)(struct xent_edge *edge, REAL *out, const REAL *values, size_t n) {
-    const size_t lead = V(lead_of)(out, n), end = lead + V(whole_of)(n - lead);
-    V(put_at_edge)(edge, out, values, lead);
-    for (size_t i = lead; i < end; i += V(LANES)) {
-        V(stream)(out + i, V(load)(values + i));
-    }
-    V(put_at_edge)(edge, out + end, values + end, n - end);
-}
-
 /* A vector of rows, from `row` on; columns are copied by themselves. What is streamed is put in
  * order first, so that it goes out in whole lines. */
 XENT_INLINE void V(store_vector)(const struct xent_tile *tile, struct xent_cells to, size_t row,
@@ -169,7 +159,7 @@ XENT_INLINE void V(store_vector)(const struct xent_tile *tile, struct xent_cells
         V(store_blocks)(tile, row, values, to.row_stride);
     }
     if (edge && one_after_other && (layout == V(PACKED) || layout == V(BLOCKS))) {
-        V(stream_values)(edge, (REAL *)(void *)values, ordered, n);
+        V(stream_bytes)(edge, values, ordered, n * sizeof(REAL));
     } else if (layout == V(PACKED)) {
         memcpy(values, ordered, n * sizeof(REAL));
     }

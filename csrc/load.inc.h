@@ -5,53 +5,6 @@
 #ifndef XENT_CONVERSIONS
 #    define XENT_CONVERSIONS
 
-XENT_INLINE float float_of_bits(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-XENT_INLINE uint32_t bits_of_float(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-/* IEEE 754's 16-bit format has 5 bits of exponent, biased by 15, and 10 of fraction. Taken for a
- * float's high bits a number is 2^-112 times itself, subnormal numbers included. */
-XENT_INLINE float float_of_f16(uint16_t half) {
-    const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13, sign = (uint32_t)(half & 0x8000)
-                                                                       << 16;
-    const float scaled = float_of_bits(magnitude) * 0x1p112f;
-    const uint32_t no_number = magnitude | 0x7f800000;
-    const uint32_t bits = magnitude >= 0x0f800000 ? no_number : bits_of_float(scaled);
-    return float_of_bits(bits | sign);
-}
-
-/* Rounds to nearest, ties to even. Adding a power of two rounds at the last place that the result
- * has: ten bits below the number's leading one, or 2^-24 among the subnormals. */
-XENT_INLINE uint16_t f16_of_float(float x) {
-    const uint32_t bits = bits_of_float(x), magnitude = bits & 0x7fffffff;
-    const uint32_t sign = bits >> 16 & 0x8000;
-    const float subnormal = float_of_bits(magnitude) + 0.5f; /* whose last place is 2^-24 */
-    const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1); /* may carry upwards */
-    uint32_t half = magnitude < 0x38800000 ? bits_of_float(subnormal) - 0x3f000000
-                                           : (rounded >> 13) - (112u << 10);
-    half = magnitude >= 0x477ff000 ? 0x7c00 : half; /* half way beyond the largest */
-    half = magnitude > 0x7f800000 ? 0x7e00 : half;  /* NaN */
-    return (uint16_t)(half | sign);
-}
-
-/* bfloat16 is the high half of a float. */
-XENT_INLINE float float_of_bf16(uint16_t half) { return float_of_bits((uint32_t)half << 16); }
-
-XENT_INLINE uint16_t bf16_of_float(float x) {
-    const uint32_t bits = bits_of_float(x);
-    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    const uint32_t no_number = bits >> 16 | 0x40;
-    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? no_number : rounded);
-}
-
 XENT_INLINE float same_float(float x) { return x; }
 XENT_INLINE double same_double(double x) { return x; }
 
@@ -61,26 +14,65 @@ XENT_INLINE uint64_t swap_8(uint64_t x) { return __builtin_bswap64(x); }
 
 #endif
 
-/* One loop for contiguous numbers, which the compiler makes vectors of, and one for others. */
-#define DEFINE_READ(name, stored, bits, swap, widen)                                               \
-    XENT_INLINE stored V(one_##name)(const char *p, bool swapped) {                                \
-        bits raw;                                                                                  \
-        memcpy(&raw, p, sizeof raw);                                                               \
-        raw = swapped ? swap(raw) : raw;                                                           \
-        stored x;                                                                                  \
-        memcpy(&x, &raw, sizeof x);                                                                \
-        return x;                                                                                  \
-    }                                                                                              \
-    static void V(read_##name)(const struct xent_strided *from, size_t n, REAL *to) {              \
-        const char *p = from->data;                                                                \
-        if (from->stride == (ptrdiff_t)sizeof(stored) && !from->swapped) {                         \
-            for (size_t i = 0; i < n; i++) {                                                       \
-                to[i] = (REAL)widen(V(one_##name)(p + i * sizeof(stored), false));                 \
-            }                                                                                      \
+/* Eight halves and as many numbers, both contiguous: of floats by the instruction set. */
+#define DEFINE_HALVES(name)                                                                        \
+    XENT_INLINE void V(read_eight_##name)(const char *p, REAL *to) {                               \
+        if (sizeof(REAL) == sizeof(float)) {                                                       \
+            eight_of_##name(p, (float *)(void *)to);                                               \
             return;                                                                                \
         }                                                                                          \
-        for (size_t i = 0; i < n; i++) {                                                           \
-            to[i] = (REAL)widen(V(one_##name)(p, from->swapped));                                  \
+        for (size_t i = 0; i < 8; i++) {                                                           \
+            uint16_t half;                                                                         \
+            memcpy(&half, p + i * sizeof half, sizeof half);                                       \
+            to[i] = (REAL)float_of_##name(half);                                                   \
+        }                                                                                          \
+    }                                                                                              \
+    XENT_INLINE void V(write_eight_##name)(const REAL *from, char *p) {                            \
+        float floats[8];                                                                           \
+        for (size_t i = 0; i < 8; i++) {                                                           \
+            floats[i] = (float)from[i];                                                            \
+        }                                                                                          \
+        eight_to_##name(floats, p);                                                                \
+    }
+
+DEFINE_HALVES(f16)
+DEFINE_HALVES(bf16)
+#undef DEFINE_HALVES
+
+XENT_INLINE void V(read_eight_f32)(const char *p, REAL *to) {
+    float floats[8];
+    memcpy(floats, p, sizeof floats);
+    for (size_t i = 0; i < 8; i++) {
+        to[i] = (REAL)floats[i];
+    }
+}
+
+XENT_INLINE void V(read_eight_f64)(const char *p, REAL *to) {
+    double doubles[8];
+    memcpy(doubles, p, sizeof doubles);
+    for (size_t i = 0; i < 8; i++) {
+        to[i] = (REAL)doubles[i];
+    }
+}
+
+/* What is contiguous is read eight numbers at a time; what is not, number by number. */
+#define DEFINE_READ(name, stored, bits, swap, widen)                                               \
+    static void V(read_##name)(const struct xent_strided *from, size_t n, REAL *to) {              \
+        const char *p = from->data;                                                                \
+        size_t i = 0;                                                                              \
+        if (from->stride == (ptrdiff_t)sizeof(stored) && !from->swapped) {                         \
+            for (; i + 8 <= n; i += 8) {                                                           \
+                V(read_eight_##name)(p, to + i);                                                   \
+                p += 8 * sizeof(stored);                                                           \
+            }                                                                                      \
+        }                                                                                          \
+        for (; i < n; i++) {                                                                       \
+            bits raw;                                                                              \
+            memcpy(&raw, p, sizeof raw);                                                           \
+            raw = from->swapped ? swap(raw) : raw;                                                 \
+            stored x;                                                                              \
+            memcpy(&x, &raw, sizeof x);                                                            \
+            to[i] = (REAL)widen(x);                                                                \
             p += from->stride;                                                                     \
         }                                                                                          \
     }
@@ -109,25 +101,33 @@ static void V(read)(const struct xent_strided *from, size_t n, void *to) {
 }
 
 #define DEFINE_WRITE(name, stored, narrow)                                                         \
-    static void V(write_##name)(const REAL *from, size_t n, const struct xent_strided *to) {       \
-        char *p = to->data;                                                                        \
-        if (to->stride == (ptrdiff_t)sizeof(stored)) {                                             \
-            for (size_t i = 0; i < n; i++) {                                                       \
-                const stored x = narrow(from[i]);                                                  \
-                memcpy(p + i * sizeof x, &x, sizeof x);                                            \
-            }                                                                                      \
-            return;                                                                                \
+    static void V(write_##name)(const REAL *from, size_t n, const struct xent_strided *to,         \
+                                struct xent_edge *edge) {                                          \
+        const bool contiguous = to->stride == (ptrdiff_t)sizeof(stored),                           \
+                   streams = contiguous && edge;                                                   \
+        stored ordered[XENT_BLOCK];                                                                \
+        char *p = streams ? (char *)ordered : to->data;                                            \
+        size_t i = 0;                                                                              \
+        for (; contiguous && i + 8 <= n; i += 8) {                                                 \
+            V(write_eight_##name)(from + i, p);                                                    \
+            p += 8 * sizeof(stored);                                                               \
         }                                                                                          \
-        for (size_t i = 0; i < n; i++) {                                                           \
+        for (; i < n; i++) {                                                                       \
             const stored x = narrow(from[i]);                                                      \
             memcpy(p, &x, sizeof x);                                                               \
             p += to->stride;                                                                       \
+        }                                                                                          \
+        if (streams) {                                                                             \
+            V(stream_bytes)(edge, to->data, ordered, n * sizeof(stored));                          \
         }                                                                                          \
     }
 
 #define FLOAT_TO_F16(x) f16_of_float((float)(x))
 #define FLOAT_TO_BF16(x) bf16_of_float((float)(x))
 #define SAME_REAL(x) ((REAL)(x))
+XENT_INLINE void V(write_eight_real)(const REAL *from, char *p) {
+    memcpy(p, from, 8 * sizeof(REAL));
+}
 DEFINE_WRITE(f16, uint16_t, FLOAT_TO_F16)
 DEFINE_WRITE(bf16, uint16_t, FLOAT_TO_BF16)
 DEFINE_WRITE(real, REAL, SAME_REAL)
@@ -136,13 +136,14 @@ DEFINE_WRITE(real, REAL, SAME_REAL)
 #undef FLOAT_TO_BF16
 #undef SAME_REAL
 
-static void V(write)(const void *from, size_t n, const struct xent_strided *to) {
+static void V(write)(const void *from, size_t n, const struct xent_strided *to,
+                     struct xent_edge *edge) {
     if (to->dtype == XENT_F16) {
-        V(write_f16)(from, n, to);
+        V(write_f16)(from, n, to, edge);
     } else if (to->dtype == XENT_BF16) {
-        V(write_bf16)(from, n, to);
+        V(write_bf16)(from, n, to, edge);
     } else {
-        V(write_real)(from, n, to);
+        V(write_real)(from, n, to, edge);
     }
 }
 

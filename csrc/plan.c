@@ -72,8 +72,7 @@ static bool streams(const struct xent_problem *problem, double logits) {
     const size_t itemsize = size_of_value(problem);
     const bool in_place = problem->values.data == problem->logits.data; /* the lines are there */
     /* A tile's columns can be streamed as well. */
-    const bool contiguous = takes_lanes(problem) ||
-                            (!is_half(problem) && problem->values_stride == (ptrdiff_t)itemsize);
+    const bool contiguous = takes_lanes(problem) || problem->values_stride == (ptrdiff_t)itemsize;
     return problem->values.data && contiguous && !in_place &&
            logits * (double)itemsize >= STREAM_FROM && !in_fresh_pages(problem);
 }

@@ -204,29 +204,40 @@ XENT_INLINE V(vec)
     return V(times_less)(e, factor, V(fma)(label, offset->by_labels, offset->same));
 }
 
-/* Adds the first values of a block, fewer than a line has, to the line that the block before ended
+/* Adds the first bytes of a block, fewer than a line has, to the line that the block before ended
  * in; or begins one with the last. */
-XENT_INLINE void V(put_at_edge)(struct xent_edge *edge, REAL *out, const REAL *values, size_t n) {
-    char *const to = (char *)out;
-    const size_t size = n * sizeof(REAL);
-    if (n == 0) {
+XENT_INLINE void V(put_at_edge)(struct xent_edge *edge, char *out, const void *bytes, size_t size) {
+    if (size == 0) {
         return;
     }
-    if (edge->filled > 0 && edge->at + edge->filled != to) {
+    if (edge->filled > 0 && edge->at + edge->filled != out) {
         xent_flush_edge(edge);
     }
     if (edge->filled == 0 &&
-        (uintptr_t)to % XENT_CACHE_LINE != 0) { /* its beginning is another's */
-        memcpy(to, values, size);
+        (uintptr_t)out % XENT_CACHE_LINE != 0) { /* its beginning is another's */
+        memcpy(out, bytes, size);
         return;
     }
-    edge->at = edge->filled == 0 ? to : edge->at;
-    memcpy(edge->line + edge->filled, values, size);
+    edge->at = edge->filled == 0 ? out : edge->at;
+    memcpy(edge->line + edge->filled, bytes, size);
     edge->filled += size;
     if (edge->filled == XENT_CACHE_LINE) {
         V(stream)((REAL *)(void *)edge->at, V(load)((const REAL *)(const void *)edge->line));
         edge->filled = 0;
     }
+}
+
+/* Values of any dtype past the caches. */
+XENT_INLINE void V(stream_bytes)(struct xent_edge *edge, char *out, const void *bytes,
+                                 size_t size) {
+    const char *const from = bytes;
+    const size_t lead = -(uintptr_t)out % XENT_CACHE_LINE;
+    size_t i = lead < size ? lead : size;
+    V(put_at_edge)(edge, out, from, i);
+    for (; i + XENT_CACHE_LINE <= size; i += XENT_CACHE_LINE) {
+        V(stream)((REAL *)(void *)(out + i), V(load)((const REAL *)(const void *)(from + i)));
+    }
+    V(put_at_edge)(edge, out + i, from + i, size - i);
 }
 
 /* `lanes` terms from i on, that of its own among them. */
@@ -251,7 +262,7 @@ XENT_INLINE void V(emit_part)(const struct xent_emission *emission, size_t i, si
     }
     V(emit_lanes)(emission, i, lanes, values);
     if (emission->stream) {
-        V(put_at_edge)(emission->edge, out, values, lanes);
+        V(put_at_edge)(emission->edge, (char *)out, values, lanes * sizeof(REAL));
     } else {
         memcpy(out, values, lanes * sizeof(REAL));
     }
@@ -317,6 +328,8 @@ struct V(aside) {
     bool keeps_skip;
     const REAL *ahead;
     V(vec) ahead_max;
+    const char *fetch; /* along with the first vector, and so on */
+    ptrdiff_t fetch_stride;
     const REAL *pending;
     REAL *out;
     size_t pending_size, turn; /* whole vectors; what is beyond pending_size is at the beginning */
@@ -375,7 +388,8 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
     struct V(exp) exps[V(STRIP)];
     for (size_t k = 0; k < vectors; k++) {
         const REAL *const at = x + k * V(LANES);
-        __builtin_prefetch(at + V(AHEAD), 0, 2);
+        __builtin_prefetch(aside->fetch + (ptrdiff_t)(i + k * V(LANES)) * aside->fetch_stride, 0,
+                           2);
         const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
         const size_t lane = skip - i - k * V(LANES); /* wraps where skip is before */
         const bool without = skip != SIZE_MAX && lane < V(LANES);
@@ -515,6 +529,8 @@ XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_
         .keeps_skip = aside->keeps_skip,
         .ahead = aside->ahead ? aside->ahead : span.u, /* at hand: looking is cheaper than asking */
         .ahead_max = V(set1)(-(REAL)INFINITY),
+        .fetch = aside->source + V(AHEAD) * aside->source_stride,
+        .fetch_stride = aside->source_stride,
         .pending_size = 0,
     };
     const bool emits = keep != KEEP_NOTHING && aside->emission.exps;

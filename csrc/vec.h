@@ -20,6 +20,8 @@
  *   mantissa(x)      x / 2^exponent(x)
  *   of_floats(p)     of f64 only: the doubles of as many floats
  *   to_floats(p, x)  of f64 only: stores as many floats, each rounded once
+ *   eight_of_f16(p, to), eight_of_bf16  eight halves anywhere as floats; without a prefix
+ *   eight_to_f16(from, p), eight_to_bf16  eight floats, each rounded once
  *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE, written row after row
  *                    (they may overlap), all read before; strides in bytes
  */

@@ -7,6 +7,7 @@
 #include "vec.h"
 
 enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false };
+#include "vec_halves_avx.h"
 #include "vec_transpose_avx.h"
 
 XENT_INLINE __m256i set1_epi32(uint32_t x) { return _mm256_set1_epi32((int32_t)x); }

@@ -81,6 +81,45 @@ XENT_INLINE float32x4_t f32x4_power(float32x4_t n, float32x4_t table_low, float3
 XENT_INLINE float64x2_t f64x2_of_floats(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
 XENT_INLINE void f64x2_to_floats(float *p, float64x2_t x) { vst1_f32(p, vcvt_f32_f64(x)); }
 
+XENT_INLINE void four_of_f16(const uint16_t *p, float *to) {
+    vst1q_f32(to, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))));
+}
+
+XENT_INLINE void four_to_f16(const float *from, uint16_t *p) {
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(from))));
+}
+
+XENT_INLINE void four_of_bf16(const uint16_t *p, float *to) {
+    vst1q_f32(to, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)));
+}
+
+/* As bf16_of_float. */
+XENT_INLINE void four_to_bf16(const float *from, uint16_t *p) {
+    const float32x4_t x = vld1q_f32(from);
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+    const uint32x4_t no_number = vorrq_u32(bits, vdupq_n_u32(0x400000));
+    vst1_u16(p, vshrn_n_u32(vbslq_u32(vceqq_f32(x, x), rounded, no_number), 16));
+}
+
+#define XENT_DEFINE(name)                                                                          \
+    XENT_INLINE void eight_of_##name(const void *p, float *to) {                                   \
+        uint16_t halves[8];                                                                        \
+        memcpy(halves, p, sizeof halves);                                                          \
+        four_of_##name(halves, to);                                                                \
+        four_of_##name(halves + 4, to + 4);                                                        \
+    }                                                                                              \
+    XENT_INLINE void eight_to_##name(const float *from, void *p) {                                 \
+        uint16_t halves[8];                                                                        \
+        four_to_##name(from, halves);                                                              \
+        four_to_##name(from + 4, halves + 4);                                                      \
+        memcpy(p, halves, sizeof halves);                                                          \
+    }
+XENT_DEFINE(f16)
+XENT_DEFINE(bf16)
+#undef XENT_DEFINE
+
 #include "vec_quarters.h"
 
 #endif

@@ -5,6 +5,7 @@
 #ifndef XENT_VEC_SCALAR_H
 #define XENT_VEC_SCALAR_H
 
+#include "halves.h"
 #include "vec.h"
 
 enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false };
@@ -108,6 +109,25 @@ XENT_INLINE void f64x2_to_floats(float *p, f64x2_vec x) {
     const f32x2_vec floats = __builtin_convertvector(x, f32x2_vec);
     memcpy(p, &floats, sizeof floats);
 }
+
+#define XENT_DEFINE(name)                                                                          \
+    XENT_INLINE void eight_of_##name(const void *p, float *to) {                                   \
+        uint16_t halves[8];                                                                        \
+        memcpy(halves, p, sizeof halves);                                                          \
+        for (int i = 0; i < 8; i++) {                                                              \
+            to[i] = float_of_##name(halves[i]);                                                    \
+        }                                                                                          \
+    }                                                                                              \
+    XENT_INLINE void eight_to_##name(const float *from, void *p) {                                 \
+        uint16_t halves[8];                                                                        \
+        for (int i = 0; i < 8; i++) {                                                              \
+            halves[i] = name##_of_float(from[i]);                                                  \
+        }                                                                                          \
+        memcpy(p, halves, sizeof halves);                                                          \
+    }
+XENT_DEFINE(f16)
+XENT_DEFINE(bf16)
+#undef XENT_DEFINE
 
 #include "vec_quarters.h"
 

@@ -153,23 +153,26 @@ def given_for(kind, edges, rng):
     if kind == "listed":
         indices = np.stack([edges, rng.permutation(edges)], axis=1)
         return {"target": (indices, np.full(indices.shape, 0.5))}
-    options = {"labels": {}, "weighted": {"weight": rng.random(5003)}, "softcap": {"softcap": 2.0}}
+    options = {"labels": {}, "halves": {}, "weighted": {"weight": rng.random(5003)}, "softcap": {"softcap": 2.0}}
     return {"target": edges, **options[kind]}
 
 
-@pytest.mark.parametrize("kind", ["labels", "weighted", "probabilities", "listed", "softcap"])
+@pytest.mark.parametrize("kind", ["labels", "weighted", "probabilities", "listed", "softcap", "halves"])
 @pytest.mark.parametrize("gap", [0, 5])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_lines_that_blocks_and_rows_share(dtype, rng, kind, gap, threads):
     """What is written past the caches goes out as whole lines, with the label's value at any place of one."""
     x = rng.normal(size=LARGE).astype(dtype)
     x[:, [2047, 4095, 5002]] += [10, 11, 12]  # the last of each block is its largest
-    edges = np.resize([0, 1, 15, 16, 17, 2046, 2047, 2048, 2049, 4095, 4096, 5000, 5001, 5002], 700)
+    if kind == "halves":
+        dtype = np.float16
+        x = np.tile(x, (2, 1)).astype(dtype)
+    edges = np.resize([0, 1, 15, 16, 17, 2046, 2047, 2048, 2049, 4095, 4096, 5000, 5001, 5002], len(x))
     given = given_for(kind, edges, rng)
     target = given.pop("target")
     for offset in (0, 1, 3):
-        memory = np.full(700 * (5003 + gap) + 64, 7, dtype)
-        rows = memory[offset : offset + 700 * (5003 + gap)].reshape(700, -1)
+        memory = np.full(len(x) * (5003 + gap) + 64, 7, dtype)
+        rows = memory[offset : offset + len(x) * (5003 + gap)].reshape(len(x), -1)
         out = rows[:, :5003]
         xent.cross_entropy_and_grad(x, target, reduction="none", grad_out=out, n_threads=threads, **given)
         few = np.concatenate([np.arange(30), np.arange(340, 360), np.arange(690, 700)])
