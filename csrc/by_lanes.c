@@ -63,6 +63,7 @@ static struct workspace *workspace_of(const struct xent_job *job, int member) {
     for (size_t i = 0; i < XENT_ROWS; i++) {
         work->rows.target_logit[i] = -INFINITY;
     }
+    work->edge.at = NULL;
     work->edge.filled = 0;
     const size_t weights = xent_whole_lines(sizeof *work);
     const size_t second = weights + xent_whole_lines(sizeof(struct weights));
@@ -357,10 +358,8 @@ static void run_lanes(void *context, int member, int team) {
         run_group(job, &(struct group){at.place, row, tile}, work);
         xent_advance(&at, job, rows);
     }
-    if (work->edge.filled > 0) {
-        xent_flush_edge(&work->edge);
-    }
-    if (work->second && work->second->edge.filled > 0) {
+    xent_flush_edge(&work->edge);
+    if (work->second) {
         xent_flush_edge(&work->second->edge);
     }
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */

@@ -173,6 +173,7 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
     };
     work.edge = take(&p, size.edge);
     if (work.edge) {
+        work.edge->at = NULL;
         work.edge->filled = 0;
     }
     return work;
@@ -712,9 +713,9 @@ static void bend_block(const struct xent_job *job, const struct row *row,
     }
 }
 
-/* Stores what the last block left of its last line, before anything there is read or written. */
+/* Stores what the last block left of its last line. */
 static void end_edge(const struct workspace *work) {
-    if (work->edge && work->edge->filled > 0) {
+    if (work->edge) {
         xent_flush_edge(work->edge);
     }
 }

@@ -136,9 +136,12 @@ struct xent_edge {
     size_t filled; /* of its bytes, the first; 0: there is none */
 };
 
+/* Stores what there is of the line, before anything there is read or written. */
 static inline void xent_flush_edge(struct xent_edge *edge) {
-    memcpy(edge->at, edge->line, edge->filled);
-    edge->filled = 0;
+    if (edge->filled > 0) {
+        memcpy(edge->at, edge->line, edge->filled);
+        edge->filled = 0;
+    }
 }
 
 /* Terms that reduce has kept, on their way out: out = exps * factor - (labels * by_labels +

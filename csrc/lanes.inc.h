@@ -116,7 +116,7 @@ static void V(lanes_load)(const struct xent_tile *tile, struct xent_cells logits
     }
 }
 
-/* A vector of rows as they are in memory, one after the other, `rows` apart. */
+/* A vector of rows as they are in an array, from `rows` on and row_stride bytes apart. */
 XENT_INLINE void V(store_blocks)(const struct xent_tile *tile, size_t row, char *rows,
                                  ptrdiff_t row_stride) {
     const char *const cells = (const char *)V(tile_at)(tile, 0, row);

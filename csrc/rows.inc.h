@@ -210,11 +210,11 @@ XENT_INLINE void V(put_at_edge)(struct xent_edge *edge, char *out, const void *b
     if (size == 0) {
         return;
     }
-    if (edge->filled > 0 && edge->at + edge->filled != out) {
+    if (edge->at + edge->filled != out) {
         xent_flush_edge(edge);
     }
-    if (edge->filled == 0 &&
-        (uintptr_t)out % XENT_CACHE_LINE != 0) { /* its beginning is another's */
+    const bool begins = (uintptr_t)out % XENT_CACHE_LINE == 0;
+    if (edge->filled == 0 && !begins) { /* the beginning is another's */
         memcpy(out, bytes, size);
         return;
     }
@@ -299,18 +299,17 @@ XENT_INLINE void V(put_own)(const struct xent_emission *emission, size_t begin, 
     V(stream)(out + i, V(load)(values));
 }
 
-/* How many values are before the first that can be streamed. */
-XENT_INLINE size_t V(lead_of)(const void *out, size_t n) {
-    const size_t lead = -(uintptr_t)out % sizeof(V(vec)) / sizeof(REAL);
+/* How many terms are before the first that can be streamed. */
+XENT_INLINE size_t V(lead_of)(const struct xent_emission *emission, size_t n) {
+    if (!emission->stream) {
+        return 0;
+    }
+    const size_t lead = -(uintptr_t)emission->out % sizeof(V(vec)) / sizeof(REAL);
     return lead < n ? lead : n;
 }
 
-XENT_INLINE size_t V(lead_of_emission)(const struct xent_emission *emission, size_t n) {
-    return emission->stream ? V(lead_of)(emission->out, n) : 0;
-}
-
 static void V(emit)(const struct xent_emission *emission, size_t n) {
-    const size_t lead = V(lead_of_emission)(emission, n), end = lead + V(whole_of)(n - lead);
+    const size_t lead = V(lead_of)(emission, n), end = lead + V(whole_of)(n - lead);
     V(emit_part)(emission, 0, lead);
     if (emission->labels) {
         V(emit_whole)(emission, lead, end, true);
@@ -481,7 +480,7 @@ XENT_INLINE enum keeping V(keeping_for)(const struct xent_emission *emission) {
  * stores must not go a little ahead of the logits, modulo a page: then they start further on. */
 XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const REAL *x, size_t n,
                                    enum keeping keep, struct V(aside) * aside) {
-    const size_t lead = V(lead_of_emission)(emission, n);
+    const size_t lead = V(lead_of)(emission, n);
     V(emit_part)(emission, 0, lead);
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (REAL *)emission->out + lead;
@@ -504,7 +503,7 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
 /* What is left: all, where terms of its kind are not emitted along. */
 XENT_INLINE void V(end_emission)(const struct xent_emission *emission, size_t n,
                                  const struct V(aside) * aside) {
-    const size_t lead = V(lead_of_emission)(emission, n), end = lead + V(whole_of)(n - lead);
+    const size_t lead = V(lead_of)(emission, n), end = lead + V(whole_of)(n - lead);
     const size_t done = lead + aside->pending_size;
     if (emission->labels) {
         V(emit_whole)(emission, done, end, true);

@@ -9,19 +9,12 @@ XENT_INLINE struct V(exp)
     V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
     (void)low, (void)treatment; /* always SHIFTED */
     x = V(max)(ref->lowest, V(sub)(x, ref->shift));
-    const V(vec) y = V(fma)(x, V(set1)(V(LOG2_E)), ref->round);
+    const V(vec) y = V(fma)(x, V(set1)(V(STEPS) * V(LOG2_E)), ref->round);
     const V(vec) n = V(sub)(y, ref->round);
-    V(vec) r = V(fnma)(n, V(set1)(V(LN2_HIGH)), x);
-    r = V(fnma)(n, V(set1)(V(LN2_LOW)), r);
-
-    enum { TERMS = sizeof V(exp_poly) / sizeof(REAL) };
-    V(vec) q = V(set1)(V(exp_poly)[TERMS - 1]);
-#pragma GCC unroll 16
-    for (int k = TERMS - 2; k >= 0; k--) {
-        q = V(fma)(q, r, V(set1)(V(exp_poly)[k]));
-    }
-    q = V(fma)(V(fma)(q, r, V(set1)(1)), r, V(set1)(1));
-    return (struct V(exp)){V(mul)(q, V(to_exponent)(y))};
+    V(vec) r = V(fnma)(n, V(set1)(V(STEP_HIGH)), x);
+    r = V(fnma)(n, V(set1)(V(STEP_LOW)), r);
+    const V(vec) p = V(fma)(V(mul)(r, r), V(exp_series)(r), r), scale = V(step)(y);
+    return (struct V(exp)){V(fma)(p, scale, scale)};
 }
 
 struct V(sum) {
