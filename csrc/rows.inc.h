@@ -308,16 +308,21 @@ XENT_INLINE size_t V(lead_of)(const struct xent_emission *emission, size_t n) {
     return lead < n ? lead : n;
 }
 
-static void V(emit)(const struct xent_emission *emission, size_t n) {
+/* The terms but the lead and the `done` after it. */
+XENT_INLINE void V(emit_rest)(const struct xent_emission *emission, size_t n, size_t done) {
     const size_t lead = V(lead_of)(emission, n), end = lead + V(whole_of)(n - lead);
-    V(emit_part)(emission, 0, lead);
     if (emission->labels) {
-        V(emit_whole)(emission, lead, end, true);
+        V(emit_whole)(emission, lead + done, end, true);
     } else {
-        V(emit_whole)(emission, lead, end, false);
+        V(emit_whole)(emission, lead + done, end, false);
     }
     V(put_own)(emission, lead, end);
     V(emit_part)(emission, end, n - end);
+}
+
+static void V(emit)(const struct xent_emission *emission, size_t n) {
+    V(emit_part)(emission, 0, V(lead_of)(emission, n));
+    V(emit_rest)(emission, n, 0);
 }
 
 /* struct xent_aside, as vectors. Along with the vector at i, that at i + turn of `pending` is
@@ -500,20 +505,6 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
     aside->turn = near && enough ? CLEAR * V(LANES) : 0;
 }
 
-/* What is left: all, where terms of its kind are not emitted along. */
-XENT_INLINE void V(end_emission)(const struct xent_emission *emission, size_t n,
-                                 const struct V(aside) * aside) {
-    const size_t lead = V(lead_of)(emission, n), end = lead + V(whole_of)(n - lead);
-    const size_t done = lead + aside->pending_size;
-    if (emission->labels) {
-        V(emit_whole)(emission, done, end, true);
-    } else {
-        V(emit_whole)(emission, done, end, false);
-    }
-    V(put_own)(emission, lead, end);
-    V(emit_part)(emission, end, n - end);
-}
-
 XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_t n, size_t skip,
                                          double max, struct xent_aside *aside,
                                          enum treatment treatment, enum keeping keep) {
@@ -538,7 +529,7 @@ XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_
     }
     V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, &result);
     if (emits) {
-        V(end_emission)(&aside->emission, n, &own);
+        V(emit_rest)(&aside->emission, n, own.pending_size);
     }
     aside->ahead_max = (double)V(horizontal_max)(own.ahead_max);
     return result;

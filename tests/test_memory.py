@@ -182,6 +182,30 @@ def test_lines_that_blocks_and_rows_share(dtype, rng, kind, gap, threads):
         np.testing.assert_array_equal(memory, 7)  # nothing beside it was written
 
 
+@pytest.mark.parametrize("classes", [3, 7, 10, 64])
+@pytest.mark.parametrize("gap", [0, 1])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_lines_that_rows_of_few_classes_share(dtype, rng, classes, gap, threads):
+    """The same of rows that lie side by side; the second derivatives have lines of their own."""
+    rows = (9 << 20) // (classes * np.dtype(dtype).itemsize)
+    x = rng.normal(size=(rows, classes)).astype(dtype)
+    target = rng.integers(classes, size=rows)
+    few = np.r_[0:200, rows // 2 - 100 : rows // 2 + 100, rows - 200 : rows]
+    expected = xent.cross_entropy_grad_hess(x[few], target[few], hessian="xgboost", reduction="none")
+    for offset in (0, 1, 3):
+        memory = np.full((2, rows * (classes + gap) + 64), 7, dtype)
+        grad, hess = (part[offset : offset + rows * (classes + gap)].reshape(rows, -1)[:, :classes] for part in memory)
+        xent.cross_entropy_and_grad(x, target, reduction="none", grad_out=grad, n_threads=threads)
+        np.testing.assert_array_equal(grad[few], xent.cross_entropy_grad(x[few], target[few], reduction="none"))
+        xent.cross_entropy_grad_hess(
+            x, target, hessian="xgboost", reduction="none", grad_out=grad, hess_out=hess, n_threads=threads
+        )
+        np.testing.assert_array_equal(grad[few], expected[0])
+        np.testing.assert_array_equal(hess[few], expected[1])
+        grad[...] = hess[...] = 7
+        np.testing.assert_array_equal(memory, 7)  # nothing beside them was written
+
+
 # ru_maxrss is no less than that of the process that forked this one; the memory of a team grows with its members.
 MEASURE = """
 import sys
