@@ -10,6 +10,11 @@ static const double f64_exp_poly[] = {
     0x1.6c16c185691ebp-10, 0x1.a01a012428be5p-13, 0x1.a019967ecfb1ap-16, 0x1.71df2d83a732ep-19,
     0x1.28b0dd54870d3p-22, 0x1.ad7b6412f09dep-26};
 
+/* The same for results that become float: 2^-34.1. */
+static const double exp_poly_for_float[] = {0x1.0000003d17b55p-1,  0x1.55555434c76cap-3,
+                                            0x1.555486fe6cb9ap-5,  0x1.11127d1149c1fp-7,
+                                            0x1.6d935cb045591p-10, 0x1.9f0397ad3a989p-13};
+
 enum { f64_STEPS = 1, f64_AT_ONE = 1023, f64_AT_ZERO = 0 };
 XENT_INLINE f64_vec f64_step(f64_vec n) { return f64_to_exponent(n); }
 

@@ -97,6 +97,9 @@ XENT_INLINE vec power_of_two(vec exponent) {
     return f64_to_exponent(f64_add(exponent, number(f64_ROUND + f64_BIAS)));
 }
 
+/* x * 2^exponent for integers from -1022 to 1023. */
+XENT_INLINE vec scale_directly(vec x, vec exponent) { return f64_mul(x, power_of_two(exponent)); }
+
 /* The nearest integer, for |x| < 2^51. */
 XENT_INLINE vec nearest(vec x) { return f64_sub(f64_add(x, number(f64_ROUND)), number(f64_ROUND)); }
 
@@ -108,16 +111,31 @@ XENT_INLINE vec scale_by(vec x, vec exponent) {
     return f64_mul(f64_mul(x, power_of_two(half)), power_of_two(f64_sub(e, half)));
 }
 
+/* c[0] + c[1] x + c[2] x^2 + ... */
+XENT_INLINE vec polynomial(const double *c, int terms, vec x) {
+    vec sum = number(c[terms - 1]);
+#pragma GCC unroll 8
+    for (int k = terms - 2; k >= 0; k--) {
+        sum = f64_fma(sum, x, number(c[k]));
+    }
+    return sum;
+}
+
+#define POLYNOMIAL(c, x) polynomial(c, sizeof(c) / sizeof(c)[0], x)
+
 /* e^(x.high + x.low) for |x| < 2^15. */
 XENT_INLINE struct scaled exp_scaled(struct pair x, bool single) {
-    const vec n = nearest(f64_mul(x.high, number(f64_LOG2_E)));
-    struct f64_reduced reduced = f64_reduce_by(x.high, n);
-    reduced.correction = single ? reduced.correction : f64_sub(reduced.correction, x.low);
-    const vec t = f64_exp_tail(&reduced), one = number(1);
-    struct pair value = {f64_add(one, f64_add(reduced.r, t)), number(0)};
-    if (!single) {
-        value.low = f64_add(f64_add(f64_sub(one, value.high), reduced.r), t);
+    const vec n = nearest(f64_mul(x.high, number(f64_LOG2_E))), one = number(1);
+    if (single) {
+        const vec r = f64_fnma(n, number(LN2), x.high);
+        const vec p = f64_fma(f64_mul(r, r), POLYNOMIAL(exp_poly_for_float, r), r);
+        return (struct scaled){{f64_add(one, p), number(0)}, n, r};
     }
+    struct f64_reduced reduced = f64_reduce_by(x.high, n);
+    reduced.correction = f64_sub(reduced.correction, x.low);
+    const vec t = f64_exp_tail(&reduced);
+    struct pair value = {f64_add(one, f64_add(reduced.r, t)), number(0)};
+    value.low = f64_add(f64_add(f64_sub(one, value.high), reduced.r), t);
     return (struct scaled){value, n, f64_sub(reduced.r, reduced.correction)};
 }
 
@@ -136,24 +154,22 @@ XENT_INLINE struct logarithm log_one_plus(struct pair x, bool single) {
                         f64_sub(one, f64_sub(u, x.high)));
         lost = f64_add(lost, x.low);
     }
-    const vec m = f64_mantissa(u), sqrt2 = number(f64_SQRT2);
+    const vec m = f64_mantissa(u), sqrt2 = number(SQRT2);
     const vec f = f64_less(sqrt2, m, f64_mul(m, half), m);
     const vec e = f64_add(f64_exponent(u), f64_less(sqrt2, m, one, number(0)));
 
     /* Where the exponent is zero, x itself is known better than u - 1. */
-    const vec away = magnitude(e);
+    const vec away = single ? e : magnitude(e); /* of float x > 0 */
     const vec g = f64_less(away, half, x.high, f64_sub(f, one));
-    const vec correction = single ? number(0) : f64_div(f64_less(away, half, x.low, lost), u);
     const vec s = f64_div(g, f64_add(number(2), g)), z = f64_mul(s, s);
-    enum { TERMS = sizeof f64_log_poly / sizeof f64_log_poly[0] };
-    vec p = number(f64_log_poly[TERMS - 1]);
-#pragma GCC unroll 8
-    for (int k = TERMS - 2; k >= 0; k--) {
-        p = f64_fma(p, z, number(f64_log_poly[k]));
+    if (single) {
+        const vec tail = f64_mul(f64_mul(s, z), POLYNOMIAL(log_poly_for_float, z));
+        return (struct logarithm){f64_add(f64_add(s, s), tail), e, {f, number(0)}};
     }
+    const vec correction = f64_div(f64_less(away, half, x.low, lost), u);
     /* 2 s = g - s g = g - (g^2 / 2 - s g^2 / 2): the rounding of s weighs less so. */
     const vec half_square = f64_mul(f64_mul(half, g), g);
-    const vec tail = f64_fma(s, f64_fma(p, z, half_square), correction);
+    const vec tail = f64_fma(s, f64_fma(POLYNOMIAL(log_poly, z), z, half_square), correction);
     const vec of_fraction = f64_sub(g, f64_sub(half_square, tail));
     const vec scale = power_of_two(f64_sub(number(0), f64_less(e, number(1000), e, number(1000))));
     return (struct logarithm){of_fraction, e, {f, f64_mul(lost, scale)}};
@@ -161,17 +177,12 @@ XENT_INLINE struct logarithm log_one_plus(struct pair x, bool single) {
 
 /* exponent * ln 2 + shift + rest, of which the large terms may cancel: ln 2 is in two parts, and
  * the first times the exponent is exact. */
-XENT_INLINE vec in_nats(vec exponent, vec shift, vec rest) {
+XENT_INLINE vec in_nats(vec exponent, vec shift, vec rest, bool single) {
+    if (single) {
+        return f64_add(shift, f64_fma(exponent, number(LN2), rest));
+    }
     return f64_add(f64_fma(exponent, number(f64_LN2_HIGH), shift),
                    f64_fma(exponent, number(f64_LN2_LOW), rest));
-}
-
-/* x * 2^exponent for exponents from the clamps of a row's distance, below 2^1000. */
-XENT_INLINE vec scale_within(vec x, vec exponent, bool single) {
-    if (single) { /* 2^-1000 is zero for float */
-        return f64_mul(x, power_of_two(f64_max(number(-1000), exponent)));
-    }
-    return scale_by(x, exponent);
 }
 
 /* e^x, or about that where x is further out than so many nats. */
@@ -289,57 +300,94 @@ XENT_INLINE void store_shares(struct xent_rows *rows, size_t i, struct pair othe
 
 /* The row's scale in units of 1 / U, and its gradient at the target. */
 XENT_INLINE void store_scale(struct xent_rows *rows, size_t i, struct pair others,
-                             struct scaled scale, vec poison, bool single) {
-    f64_store(rows->scale + i, f64_add(scale.value.high, poison));
+                             struct scaled scale, vec poison, bool single, bool usual) {
+    f64_store(rows->scale + i, usual ? scale.value.high : f64_add(scale.value.high, poison));
     f64_store(rows->scale_low + i, scale.value.low);
     f64_store(rows->scale_exponent + i, scale.exponent);
     const struct pair product = multiply(others, scale.value, single);
+    if (single && usual) { /* what is no normal number of double is zero as a float */
+        const vec gradient = scale_directly(product.high, scale.exponent);
+        f64_store(rows->target_gradient + i, negative(gradient));
+        return;
+    }
     const vec low = is_number_else(product.low, number(0)); /* none beside an infinity */
     const vec gradient = scale_by(f64_add(product.high, low), scale.exponent);
     f64_store(rows->target_gradient + i, f64_add(negative(gradient), poison));
 }
 
-XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i,
-                               const struct xent_request *request) {
+/* Whether eight rows without options all have other classes than the target, and none of these so
+ * far from it that an exponent is at its end: then nothing has to be chosen below. */
+XENT_INLINE bool are_usual(const struct xent_rows *rows, size_t i) {
+    const double far = 500;
+    const vec others = f64_load(rows->others + i), zero = number(0), one = number(1);
+    const vec distance = f64_sub(f64_load(rows->shift + i), f64_load(rows->target_logit + i));
+    vec away = magnitude(f64_fma(f64_load(rows->exponent + i), number(LN2), distance));
+    away = f64_fma(zero, others, away); /* NaN if others are no number */
+    const vec strange = f64_less(zero, others, f64_less(away, number(far), zero, one), one);
+    return !f64_any_less(zero, strange);
+}
+
+/* `usual`: see are_usual. */
+XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, const struct xent_request *request,
+                               bool usual) {
     const bool single = request->single;
     const struct pair others = {f64_load(rows->others + i), f64_load(rows->others_low + i)};
     const struct pair upstream = {f64_load(rows->upstream + i), number(0)};
     const vec unit = f64_load(rows->exponent + i), logit = f64_load(rows->target_logit + i);
-    /* Without others any unit will do: one that the target is not far from. */
-    const vec shift = f64_less(number(0), others.high, f64_load(rows->shift + i),
-                               is_number_else(logit, number(0)));
+    vec shift = f64_load(rows->shift + i);
+    if (!usual) { /* without others any unit will do: one that the target is not far from */
+        shift = f64_less(number(0), others.high, shift, is_number_else(logit, number(0)));
+    }
 
-    /* From `most` on, ratio is so large that 1 + ratio is ratio; before `least` it underflows. */
     const struct pair distance = distance_from(rows, i, shift, request);
     const vec z_shift = request->options ? f64_mul(shift, number(request->scale)) : shift;
-    const vec zero = f64_mul(unit, number(-LN2));
-    const vec least = f64_add(zero, number(-1000)), most = f64_add(zero, number(600));
-    struct scaled inverse = exp_within(least, distance, most, single); /* e^shift / e_c */
-    /* A power of two there, so that the target does not round what does not depend on it. */
-    const vec far = f64_less(most, distance.high, number(1), number(0));
-    inverse.value.high = f64_less(number(0), far, number(1), inverse.value.high);
-    inverse.value.low = f64_less(number(0), far, number(0), inverse.value.low);
-    inverse.rest = f64_less(number(0), far, number(0), inverse.rest);
+    struct scaled inverse; /* e^shift / e_c */
+    vec least = number(0), far = number(0);
+    if (usual) {
+        inverse = exp_scaled(distance, single);
+    } else {
+        /* From `most` on, ratio is so large that 1 + ratio is ratio; before `least` it underflows.
+         */
+        const vec zero = f64_mul(unit, number(-LN2)), most = f64_add(zero, number(600));
+        least = f64_add(zero, number(-1000));
+        inverse = exp_within(least, distance, most, single);
+        /* A power of two there, so that the target does not round what does not depend on it. */
+        far = f64_less(most, distance.high, number(1), number(0));
+        inverse.value.high = f64_less(number(0), far, number(1), inverse.value.high);
+        inverse.value.low = f64_less(number(0), far, number(0), inverse.value.low);
+        inverse.rest = f64_less(number(0), far, number(0), inverse.rest);
+    }
 
-    /* A row of nothing but -inf, and a target of +inf, are made NaN; others are NaN already. */
-    const vec infinite = f64_mul(number(0), f64_max(logit, number(0)));
-    const vec empty = f64_less(logit, number(-DBL_MAX), number(NAN), infinite);
     const vec exponent = f64_add(unit, inverse.exponent);
     struct pair ratio = multiply(others, inverse.value, single);
-    ratio.high =
-        f64_add(scale_by(ratio.high, exponent), f64_less(number(0), others.high, infinite, empty));
-    ratio.low = single ? number(0) : scale_within(ratio.low, exponent, false);
+    vec poison = number(0); /* NaN where ratio is, else zero */
+    if (usual) {
+        ratio.high = scale_directly(ratio.high, exponent);
+        ratio.low = scale_directly(ratio.low, exponent);
+    } else {
+        /* A row of nothing but -inf, and a target of +inf, are made NaN; others are NaN already. */
+        const vec infinite = f64_mul(number(0), f64_max(logit, number(0)));
+        const vec empty = f64_less(logit, number(-DBL_MAX), number(NAN), infinite);
+        ratio.high = f64_add(scale_by(ratio.high, exponent),
+                             f64_less(number(0), others.high, infinite, empty));
+        ratio.low = single ? number(0) : scale_by(ratio.low, exponent);
+        poison = f64_sub(ratio.high, ratio.high);
+    }
     const struct logarithm log = log_one_plus(ratio, single);
-    const vec poison = f64_sub(ratio.high, ratio.high); /* NaN where ratio is, else zero */
 
     /* The integers first, for they may cancel. */
     const vec powers = f64_sub(log.exponent, inverse.exponent);
     const vec rest = f64_sub(log.of_fraction, inverse.rest);
-    vec lse = f64_less(distance.high, least, scaled_logit(rows, i, request),
-                       in_nats(powers, z_shift, rest));
-    vec loss = f64_less(number(0), far, in_nats(powers, distance.high, rest),
-                        in_nats(log.exponent, number(0), log.of_fraction));
-    f64_store(rows->lse + i, f64_add(lse, poison));
+    vec lse = number(0);
+    if (request->lse) {
+        lse = in_nats(powers, z_shift, rest, single);
+        lse = usual ? lse : f64_less(distance.high, least, scaled_logit(rows, i, request), lse);
+        f64_store(rows->lse + i, usual ? lse : f64_add(lse, poison));
+    }
+    vec loss = in_nats(log.exponent, number(0), log.of_fraction, single);
+    if (!usual) {
+        loss = f64_less(number(0), far, in_nats(powers, distance.high, rest, single), loss);
+    }
     const bool given = request->by == XENT_BY_GIVEN_LSE, bends = request->by == XENT_FOR_SECOND;
     if (given) {
         lse = f64_load(rows->lse_in + i);
@@ -347,7 +395,7 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i,
     if (request->options) {
         loss = loss_with_options(rows, i, loss, lse, request);
     }
-    f64_store(rows->loss + i, f64_add(loss, poison));
+    f64_store(rows->loss + i, usual ? loss : f64_add(loss, poison));
 
     if (request->by == XENT_NO_SCALE) {
         return;
@@ -366,7 +414,7 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i,
         scale.exponent = f64_sub(exponent, log.exponent);
     }
     if (!request->options && !bends) {
-        store_scale(rows, i, others, scale, poison, single);
+        store_scale(rows, i, others, scale, poison, single, usual && !given);
         return;
     }
     struct unit_scale of_one = {scale, one, number(0)};
@@ -393,9 +441,13 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i,
 /* Each case is inlined with its constants. */
 #define FINISH_ALL(by, single, options)                                                            \
     {                                                                                              \
-        const struct xent_request known = {by, single, options, request->scale};                   \
+        const struct xent_request known = {by, single, options, request->lse, request->scale};     \
         for (size_t i = 0; i < count; i += f64_LANES) {                                            \
-            finish_vector(rows, i, &known);                                                        \
+            if (!options && are_usual(rows, i)) {                                                  \
+                finish_vector(rows, i, &known, true);                                              \
+            } else {                                                                               \
+                finish_vector(rows, i, &known, false);                                             \
+            }                                                                                      \
         }                                                                                          \
     }
 #define FINISH_EACH(by)                                                                            \
@@ -455,7 +507,7 @@ static double log_near_one(const struct xent_near_one *sum) {
     const struct two excess = add_two((struct two){sum->ones - 1, 0}, beside);
     const struct pair x = {number(excess.high), number(excess.low)};
     const struct logarithm log = log_one_plus(x, false);
-    return first(in_nats(log.exponent, number(0), log.of_fraction));
+    return first(in_nats(log.exponent, number(0), log.of_fraction, false));
 }
 
 /* ---- What exponentials are multiplied by -------------------------------------------------------
@@ -485,8 +537,10 @@ XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
     const vec usual = f64_less(total, number(digits), number(-digits), number(0));
     const vec post = f64_less(magnitude(total), number(largest - digits), usual, clamped);
     f64_store(factors->high + i, scale_by(value.high, f64_sub(exponent, post)));
-    const vec low = is_number_else(value.low, number(0)); /* none beside an infinity */
-    f64_store(factors->low + i, scale_by(low, f64_sub(exponent, post)));
+    if (!single) { /* else it is split off what a float does not hold */
+        const vec low = is_number_else(value.low, number(0)); /* none beside an infinity */
+        f64_store(factors->low + i, scale_by(low, f64_sub(exponent, post)));
+    }
     f64_store(factors->post + i, power_of_two(post));
 }
 

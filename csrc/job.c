@@ -36,6 +36,7 @@ static struct xent_request request_of(const struct xent_job *job) {
         .by = xent_has(job, VALUES) ? own : XENT_NO_SCALE,
         .single = job->single,
         .options = options != NULL,
+        .lse = options || job->problem->lse || job->problem->evaluation,
         .scale = options && options->softcap > 0 ? options->softcap : scale,
     };
 }
@@ -224,13 +225,21 @@ void xent_write_value(const struct xent_job *job, const struct xent_place *at, s
     xent_store(job, VALUES, at, class, 1, (const char *)&real, NULL);
 }
 
+/* What is contiguous has a loop of its own, which becomes vectors. */
 #define DEFINE_READ(integer)                                                                       \
     static void read_##integer(const char *p, ptrdiff_t stride, size_t n, size_t *class) {         \
+        if (stride == sizeof(integer)) {                                                           \
+            for (size_t i = 0; i < n; i++) {                                                       \
+                integer v;                                                                         \
+                memcpy(&v, p + i * sizeof v, sizeof v);                                            \
+                class[i] = (size_t)v;                                                              \
+            }                                                                                      \
+            return;                                                                                \
+        }                                                                                          \
         for (size_t i = 0; i < n; i++) {                                                           \
             integer v;                                                                             \
-            memcpy(&v, p, sizeof v);                                                               \
+            memcpy(&v, p + (ptrdiff_t)i * stride, sizeof v);                                       \
             class[i] = (size_t)v;                                                                  \
-            p += stride;                                                                           \
         }                                                                                          \
     }
 DEFINE_READ(int8_t)

@@ -105,6 +105,7 @@ struct xent_request {
     enum xent_scale by;
     bool single;  /* the logits are float */
     bool options; /* the coefficients are in use; else the target's is 1 and no others are */
+    bool lse;     /* is to be given; always with options */
     double scale; /* of the logits, 1 without options */
 };
 

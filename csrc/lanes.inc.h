@@ -75,11 +75,16 @@ XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells 
         }
         break;
     case V(PACKED): {
-        REAL packed[V(LANES) * V(SQUARE)];
-        memcpy(packed, logits, V(LANES) * classes * sizeof(REAL));
+        /* Of the last rows a block would be read that goes beyond the array. */
+        REAL last[V(LANES) * V(SQUARE)];
+        const bool more = rows >= V(LANES) + V(SQUARE);
+        const char *const packed = more ? logits : (const char *)last;
+        if (!more) {
+            memcpy(last, logits, V(LANES) * classes * sizeof(REAL));
+        }
         for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
-            V(transpose)((const char *)packed + i * from.row_stride, from.row_stride,
-                         cells + i * V(ITEM), tile->pitch);
+            V(transpose)(packed + i * from.row_stride, from.row_stride, cells + i * V(ITEM),
+                         tile->pitch);
         }
         break;
     }
@@ -212,10 +217,9 @@ static void V(lanes_largest)(const struct xent_tile *tile, size_t *target) {
 
 static void V(lanes_take)(const struct xent_tile *tile, const size_t *target, double *logits) {
     for (size_t i = 0; i < tile->rows; i++) {
-        logits[i] = (double)*V(tile_at)(tile, target[i], i);
-    }
-    for (size_t i = 0; i < tile->rows; i++) {
-        *V(tile_at)(tile, target[i], i) = -(REAL)INFINITY;
+        REAL *const x = V(tile_at)(tile, target[i], i);
+        logits[i] = (double)*x;
+        *x = -(REAL)INFINITY;
     }
 }
 
@@ -223,6 +227,22 @@ static void V(lanes_put)(const struct xent_tile *tile, const size_t *target, con
     for (size_t i = 0; i < tile->rows; i++) {
         *V(tile_at)(tile, target[i], i) = (REAL)values[i];
     }
+}
+
+XENT_INLINE void V(to_doubles)(double *to, V(vec) x) {
+    REAL lanes[V(LANES)];
+    V(store)(lanes, x);
+    for (size_t i = 0; i < V(LANES); i += f64_LANES) {
+        f64_store(to + i, V(widen)(lanes + i));
+    }
+}
+
+XENT_INLINE V(vec) V(of_doubles)(const double *from) {
+    REAL lanes[V(LANES)];
+    for (size_t i = 0; i < V(LANES); i += f64_LANES) {
+        V(narrow)(lanes + i, f64_load(from + i));
+    }
+    return V(load)(lanes);
 }
 
 /* What each lane's exponentials are relative to, given its largest class: as V(refer_to). */
@@ -234,13 +254,8 @@ XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *ro
     const V(vec) near = V(less)(size, from, m, zero);
     const V(vec) exponent = V(sub)(V(fma)(near, V(set1)(V(LOG2_E)), round), round);
     const V(vec) offset = V(sub)(V(set1)(V(AT_ONE) + V(HEADROOM)), exponent);
-    REAL shifts[V(LANES)], exponents[V(LANES)];
-    V(store)(shifts, shift);
-    V(store)(exponents, exponent);
-    for (size_t i = 0; i < V(LANES); i++) {
-        rows->shift[row + i] = (double)shifts[i];
-        rows->exponent[row + i] = (double)exponents[i];
-    }
+    V(to_doubles)(rows->shift + row, shift);
+    V(to_doubles)(rows->exponent + row, exponent);
     return (struct V(reference)){
         .shift = shift,
         .lowest = V(mul)(V(sub)(V(set1)(V(AT_ZERO)), offset), V(set1)((REAL)0x1.62e42fefa39efp-1)),
@@ -266,24 +281,36 @@ XENT_INLINE void V(reduce_classes)(const struct xent_tile *tile, size_t row, siz
     }
 }
 
+/* What the lanes' sums are without their start and the headroom; of floats a double holds all that
+ * matters. */
+XENT_INLINE void V(note_sum)(const struct V(sum) * sum, struct xent_rows *rows, size_t row) {
+    const vec start = number(V(START)), unit = number(1 / V(ONE_WITH_HEADROOM));
+    const bool single = sizeof(REAL) == sizeof(float);
+    REAL highs[V(LANES)], lows[V(LANES)];
+    V(store)(highs, sum->high);
+    V(store)(lows, sum->low);
+    for (size_t i = 0; i < V(LANES); i += f64_LANES) {
+        const vec high = f64_sub(V(widen)(highs + i), start), low = V(widen)(lows + i);
+        const vec others = f64_add(high, low);
+        f64_store(rows->others + row + i, f64_mul(others, unit));
+        if (!single) {
+            const vec back = f64_sub(others, high);
+            const vec lost = f64_add(f64_sub(high, f64_sub(others, back)), f64_sub(low, back));
+            f64_store(rows->others_low + row + i, f64_mul(lost, unit));
+        }
+    }
+}
+
 XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row, bool keep,
                                   struct xent_rows *rows) {
     const struct V(reference) ref = V(refer_lanes_to)(V(lanes_max)(tile, row), rows, row);
-    const double start = V(START);
-    struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
+    struct V(sum) sum = {V(set1)((REAL)V(START)), V(set1)(0)};
     size_t class = 0;
     for (; class + V(STRIP) <= tile->classes; class += V(STRIP)) {
         V(reduce_classes)(tile, row, class, V(STRIP), &ref, keep, &sum);
     }
     V(reduce_classes)(tile, row, class, tile->classes - class, &ref, keep, &sum);
-    REAL high[V(LANES)], low[V(LANES)];
-    V(store)(high, sum.high);
-    V(store)(low, sum.low);
-    for (size_t i = 0; i < V(LANES); i++) {
-        const struct two others = add_exactly((double)high[i] - start, (double)low[i]);
-        rows->others[row + i] = others.high / V(ONE_WITH_HEADROOM);
-        rows->others_low[row + i] = others.low / V(ONE_WITH_HEADROOM);
-    }
+    V(note_sum)(&sum, rows, row);
 }
 
 static void V(lanes_reduce)(const struct xent_tile *tile, bool keep, struct xent_rows *rows) {
@@ -296,19 +323,10 @@ static void V(lanes_reduce)(const struct xent_tile *tile, bool keep, struct xent
     }
 }
 
-XENT_INLINE V(vec) V(from_doubles)(const double *x) {
-    REAL lane[V(LANES)];
-    for (size_t i = 0; i < V(LANES); i++) {
-        lane[i] = (REAL)x[i];
-    }
-    return V(load)(lane);
-}
-
 /* The factors of the rows from `row` on. */
 XENT_INLINE struct V(factor) V(factor_of_rows)(const struct xent_factors *factors, size_t row) {
-    return (struct V(factor)){V(from_doubles)(factors->high + row),
-                              V(from_doubles)(factors->low + row),
-                              V(from_doubles)(factors->post + row)};
+    return (struct V(factor)){V(of_doubles)(factors->high + row), V(of_doubles)(factors->low + row),
+                              V(of_doubles)(factors->post + row)};
 }
 
 static void V(lanes_emit)(const struct xent_tile *tile, const struct xent_factors *factors) {
@@ -326,7 +344,7 @@ static void V(lanes_emit_less)(const struct xent_tile *tile, const struct xent_f
     const V(vec) zero = V(set1)(0);
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
         const struct V(factor) factor = V(factor_of_rows)(factors, row);
-        const V(vec) of_row = V(from_doubles)(offset + row);
+        const V(vec) of_row = V(of_doubles)(offset + row);
         for (size_t k = 0; k < tile->classes; k++) {
             REAL *const e = V(tile_at)(tile, k, row);
             const V(vec) term = V(load)(e);
@@ -340,7 +358,7 @@ static void V(lanes_emit_less)(const struct xent_tile *tile, const struct xent_f
 static void V(lanes_emit_shifted)(const struct xent_tile *tile, const double *high,
                                   const double *low) {
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        const V(vec) a = V(from_doubles)(high + row), b = V(from_doubles)(low + row);
+        const V(vec) a = V(of_doubles)(high + row), b = V(of_doubles)(low + row);
         for (size_t k = 0; k < tile->classes; k++) {
             REAL *const x = V(tile_at)(tile, k, row);
             V(store)(x, V(sub)(V(sub)(V(load)(x), a), b));
@@ -385,7 +403,7 @@ static void V(lanes_bend)(const struct xent_tile *tile, const struct xent_lanes_
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
         const struct V(factor) to_share = V(factor_of_rows)(&bend->shares, row);
         const struct V(factor) to_gradient = V(factor_of_rows)(&bend->gradient, row);
-        const V(vec) by = V(from_doubles)(bend->by_curvature + row);
+        const V(vec) by = V(of_doubles)(bend->by_curvature + row);
         for (size_t k = 0; k < tile->classes; k++) {
             REAL *const e = V(tile_at)(tile, k, row);
             const V(vec) term = V(load)(e);

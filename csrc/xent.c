@@ -24,11 +24,12 @@ static enum xent_status check_targets(const struct xent_job *job, size_t *bad_ro
         const size_t in_line = xent_rows_in_line(&at, job);
         n = in_line < MANY ? in_line : MANY;
         xent_read_classes(job, xent_address(job, TARGET, &at.place), n, class);
-        size_t largest = 0;
+        size_t below =
+            0; /* its sign is set if any class, or what is left to the last one, has it */
         for (size_t i = 0; i < n; i++) {
-            largest = class[i] > largest ? class[i] : largest;
+            below |= class[i] | (classes - 1 - class[i]);
         }
-        for (size_t i = 0; largest >= classes && i < n; i++) {
+        for (size_t i = 0; below > SIZE_MAX / 2 && i < n; i++) {
             const bool ignored =
                 job->options && job->options->ignores && class[i] == (size_t)job->options->ignored;
             if (class[i] >= classes && !ignored) {
