@@ -196,9 +196,10 @@ struct row {
     struct row_space space;
     struct parts merged; /* the same blocks, or those of the whole row, once it is merged */
     struct xent_rows *scalars;
-    size_t lane;   /* of the scalars */
-    bool counts;   /* else its logits are not read, and its values are zero */
-    size_t target; /* the class that is kept out of the sum; XENT_NO_CLASS: none */
+    size_t lane;               /* of the scalars */
+    bool counts;               /* else its logits are not read, and its values are zero */
+    size_t target;             /* the class that is kept out of the sum; XENT_NO_CLASS: none */
+    struct xent_factor factor; /* of the terms, where the row is one block and is emitted */
     struct xent_coefficients shares; /* with options */
     struct xent_label label;         /* for an evaluation */
     struct xent_second second;
@@ -320,7 +321,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
         evaluation.terms = move_from(evaluation.terms, logits.u, PAGE / 4);
         aside->exps = evaluation.terms;
     }
-    space->blocks.sums[index] = job->kernels->reduce(&logits, block.size, skip, max, aside);
+    job->kernels->reduce(&logits, block.size, skip, max, aside, &space->blocks.sums[index]);
     if (space->blocks.notes) {
         struct xent_note *const note = &space->blocks.notes[index];
         xent_note_block(job, &row->at, block.begin, block.size, &logits, load.slopes, skip, max,
@@ -481,6 +482,26 @@ static void conclude_row(const struct xent_job *job, struct row *row, size_t ind
     }
 }
 
+/* Whether the sum of the row is that of its only block, in the same units. */
+static bool is_one_sum(const struct xent_job *job, const struct row *row) {
+    const struct xent_rows *const scalars = row->scalars;
+    const struct xent_sum *const block = &row->space.blocks.sums[0];
+    return count_blocks(job) == 1 && scalars->exponent[row->lane] == block->exponent &&
+           scalars->shift[row->lane] == block->shift;
+}
+
+/* The factors of so many rows that are finished, from the first lane on, all at once. */
+static void take_factors(const struct xent_job *job, struct row *rows, size_t count) {
+    struct xent_factors factors;
+    if (count_blocks(job) > 1 || !rows->space.exps) {
+        return;
+    }
+    job->finish->factors(rows->scalars, count, job->single, &factors);
+    for (size_t i = 0; i < count; i++) {
+        rows[i].factor = (struct xent_factor){factors.high[i], factors.low[i], factors.post[i]};
+    }
+}
+
 /* Where a block's values go first: to their place, or to a buffer. */
 static void *store_to(const struct xent_job *job, const struct row *row,
                       const struct workspace *work, struct block block) {
@@ -542,6 +563,15 @@ static void subtract_options(const struct xent_job *job, const struct row *row,
     }
 }
 
+/* What a block's terms are multiplied by. */
+static struct xent_factor factor_of(const struct xent_job *job, const struct row *row,
+                                    size_t index) {
+    const struct xent_sum *block = &row->space.blocks.sums[index];
+    return is_one_sum(job, row)
+               ? row->factor
+               : job->finish->factor(row->scalars, row->lane, block, &job->request);
+}
+
 /* Only what is asked for is filled in: a store waits behind those that go past the caches. */
 static void open_outlet(const struct xent_job *job, const struct row *row,
                         const struct workspace *work, size_t index, struct outlet *outlet) {
@@ -554,8 +584,7 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
     const size_t offset = block.begin * job->itemsize;
     outlet->emission.exps = row->space.exps + offset;
     outlet->emission.out = store_to(job, row, work, block);
-    outlet->emission.factor =
-        job->finish->factor(row->scalars, row->lane, &row->space.blocks.sums[index], &job->request);
+    outlet->emission.factor = factor_of(job, row, index);
     outlet->emission.offset = 0;
     outlet->emission.labels = NULL;
     outlet->emission.own = XENT_NO_CLASS;
@@ -800,14 +829,14 @@ static void emit_row(const struct xent_job *job, const struct row *row,
 static struct found reduce_beside(const struct xent_job *job, const struct row *row,
                                   const struct row *last, const struct workspace *work,
                                   size_t index, struct found found, struct xent_aside *aside) {
-    aside->emission.exps = NULL;
+    aside->emission = NULL;
     if (!last) {
         return reduce_block(job, row, work, index, found, aside);
     }
     struct outlet outlet;
     open_outlet(job, last, work, index, &outlet);
-    if (emits_along(job, &outlet)) {
-        aside->emission = outlet.emission;
+    if (outlet.emission.exps && emits_along(job, &outlet)) {
+        aside->emission = &outlet.emission;
     }
     found = reduce_block(job, row, work, index, found, aside);
     complete_block(job, last, work, index, &outlet);
@@ -847,9 +876,11 @@ static void run_rows(void *context, int member, int team) {
         }
         conclude_row(job, row, range.begin + n, work.evaluation.best);
         if (!job->notes_shard && (row->lane + 1 == batch || n + 1 == count)) {
+            struct row *const first = row - row->lane;
             xent_finish_rows(job, row->scalars, range.begin + n - row->lane, row->lane + 1);
-            for (size_t i = n - row->lane; i <= n; i++) {
-                take_second(job, &rows[i % (2 * batch)]);
+            take_factors(job, first, row->lane + 1);
+            for (size_t i = 0; i <= row->lane; i++) {
+                take_second(job, &first[i]);
             }
         }
     }

@@ -18,6 +18,7 @@
 #define V(name) JOIN(f64, name)
 /* Each builds on the ones before. */
 /* clang-format off */
+#include "widen.inc.h"
 #include "exp.inc.h"
 #include "finish.inc.h"
 #include "precise.inc.h"
@@ -34,6 +35,7 @@
 #define REAL float
 #define V(name) JOIN(f32, name)
 /* clang-format off */
+#include "widen.inc.h"
 #include "exp.inc.h"
 #include "precise.inc.h"
 #include "sum.inc.h"

@@ -199,7 +199,7 @@ struct xent_aside {
     double ahead_max;        /* out: the largest of them, like `largest` without a skip */
     const char *source;      /* where the classes were loaded from, to fetch what comes later */
     ptrdiff_t source_stride; /* bytes to the next class */
-    struct xent_emission emission; /* as many terms as are reduced; only with `exps` */
+    const struct xent_emission *emission; /* of as many terms, or NULL; only with `exps` */
 };
 
 /* Every kernel, as KERNEL(name, result, arguments): the table, the prototypes and the tests all
@@ -216,9 +216,9 @@ struct xent_aside {
     /* How many are above it, or at it if `at` is set; for a block at the most. */                 \
     KERNEL(count_above, size_t, (const void *logits, size_t n, double bound, bool at))             \
     /* Sum of exp over the classes but `skip`, of which `max` is the largest. */                   \
-    KERNEL(reduce, struct xent_sum,                                                                \
+    KERNEL(reduce, void,                                                                           \
            (const struct xent_logits *logits, size_t n, size_t skip, double max,                   \
-            struct xent_aside *aside))                                                             \
+            struct xent_aside *aside, struct xent_sum *sum))                                       \
     KERNEL(emit, void, (const struct xent_emission *emission, size_t n))                           \
     KERNEL(emit_adjusted, void,                                                                    \
            (const struct xent_emission *emission, const struct xent_adjustment *by, size_t n))     \

@@ -229,22 +229,6 @@ static void V(lanes_put)(const struct xent_tile *tile, const size_t *target, con
     }
 }
 
-XENT_INLINE void V(to_doubles)(double *to, V(vec) x) {
-    REAL lanes[V(LANES)];
-    V(store)(lanes, x);
-    for (size_t i = 0; i < V(LANES); i += f64_LANES) {
-        f64_store(to + i, V(widen)(lanes + i));
-    }
-}
-
-XENT_INLINE V(vec) V(of_doubles)(const double *from) {
-    REAL lanes[V(LANES)];
-    for (size_t i = 0; i < V(LANES); i += f64_LANES) {
-        V(narrow)(lanes + i, f64_load(from + i));
-    }
-    return V(load)(lanes);
-}
-
 /* What each lane's exponentials are relative to, given its largest class: as V(refer_to). */
 XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *rows, size_t row) {
     const V(vec) zero = V(set1)(0), size = V(max)(V(sub)(zero, m), m);

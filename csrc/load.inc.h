@@ -155,22 +155,6 @@ static void V(mask)(void *logits, size_t n, const char *mask, ptrdiff_t stride) 
     }
 }
 
-/* Eight numbers as doubles. */
-XENT_INLINE vec V(widen)(const REAL *x) {
-    const void *const p = x;
-    return sizeof(REAL) == sizeof(double) ? f64_load(p) : f64_of_floats(p);
-}
-
-/* Stores eight doubles, rounded. */
-XENT_INLINE void V(narrow)(REAL *p, vec x) {
-    void *const to = p;
-    if (sizeof(REAL) == sizeof(double)) {
-        f64_store(to, x);
-    } else {
-        f64_to_floats(to, x);
-    }
-}
-
 /* tanh a = -m / (2 + m) and 1 - tanh^2 a = 4 e / (2 + m)^2, with e = e^(-2a), m = e - 1 and a >= 0:
  * m is formed by itself, for it is small near zero. The slope is in its unit. */
 struct V(tanh) {

@@ -310,7 +310,7 @@ static void V(emit_adjusted)(const struct xent_emission *emission, const struct 
         V(store)(out + i, V(adjust)(V(load)(exps + i), &factor, &adjustment, i, V(LANES)));
     }
     if (i < n) {
-        const V(vec) term = V(load_first)(exps + i, n - i);
+        const V(vec) term = V(load_part)(exps, i, n - i);
         V(store_first)(out + i, n - i, V(adjust)(term, &factor, &adjustment, i, n - i));
     }
 }

@@ -1,51 +1,21 @@
 /* reduce and emit where a row's classes are contiguous. Included once per dtype, see isa.inc.h;
  * knows vectors and nothing else. docs/design.md explains the method. */
 
-XENT_INLINE REAL V(horizontal_max)(V(vec) a) {
-    REAL lane[V(LANES)];
-    V(store)(lane, a);
-    for (int half = V(LANES) / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++) {
-            lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
-        }
-    }
-    return lane[0];
-}
-
 /* A block is walked as whole vectors and a masked tail. */
 XENT_INLINE size_t V(whole_of)(size_t n) { return n / V(LANES) * V(LANES); }
 
-/* The first n lanes from memory, zero in the others. */
-XENT_INLINE V(vec) V(load_first)(const REAL *p, size_t n) {
-    REAL lane[V(LANES)] = {0};
-    memcpy(lane, p, n * sizeof(REAL));
-    return V(load)(lane);
-}
-
-XENT_INLINE void V(store_first)(REAL *p, size_t n, V(vec) x) {
-    REAL lane[V(LANES)];
-    V(store)(lane, x);
-    memcpy(p, lane, n * sizeof(REAL));
-}
-
-/* The lanes from memory, -inf in place of one. */
-XENT_INLINE V(vec) V(load_others)(const REAL *p, size_t skip) {
+/* -inf in place of one lane. */
+XENT_INLINE V(vec) V(without)(V(vec) x, size_t skip) {
     static const REAL one_out[2 * V(LANES) - 1] = {[V(LANES) - 1] = -(REAL)INFINITY};
     const V(vec) mask = V(load)(one_out + V(LANES) - 1 - skip);
-    return V(less)(mask, V(set1)(0), mask, V(load)(p));
+    return V(less)(mask, V(set1)(0), mask, x);
 }
 
 /* The lanes from x + i on, -inf in place of `skip` and beyond the end. */
 XENT_INLINE V(vec) V(load_masked)(const REAL *x, size_t n, size_t i, size_t skip) {
-    REAL lane[V(LANES)];
-    for (size_t k = 0; k < V(LANES); k++) {
-        lane[k] = -(REAL)INFINITY;
-    }
-    memcpy(lane, x + i, (n - i < V(LANES) ? n - i : V(LANES)) * sizeof(REAL));
-    if (skip - i < V(LANES)) {
-        lane[skip - i] = -(REAL)INFINITY;
-    }
-    return V(load)(lane);
+    const V(vec) all =
+        n - i < V(LANES) ? V(load_first)(x + i, n - i, V(set1)(-(REAL)INFINITY)) : V(load)(x + i);
+    return skip - i < V(LANES) ? V(without)(all, skip - i) : all; /* wraps where it is before */
 }
 
 XENT_INLINE V(vec) V(max_whole)(const REAL *x, size_t i, size_t end, V(vec) m) {
@@ -67,13 +37,13 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
     const size_t whole = V(whole_of)(n), before = skip < whole ? V(whole_of)(skip) : whole;
     V(vec) m = V(max_whole)(x, 0, before, V(set1)(-(REAL)INFINITY));
     if (before < whole) {
-        m = V(max)(V(load_others)(x + before, skip - before), m);
+        m = V(max)(V(without)(V(load)(x + before), skip - before), m);
         m = V(max_whole)(x, before + V(LANES), whole, m);
     }
     if (whole < n) {
         m = V(max)(V(load_masked)(x, n, whole, skip), m);
     }
-    return (double)V(horizontal_max)(m);
+    return (double)V(largest_lane)(m);
 }
 
 static void V(maxima)(const void *logits, size_t n, double *largest) {
@@ -178,7 +148,7 @@ XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
 
 /* The vector at i, or the first lanes of it. */
 XENT_INLINE V(vec) V(load_part)(const REAL *x, size_t i, size_t lanes) {
-    return lanes == V(LANES) ? V(load)(x + i) : V(load_first)(x + i, lanes);
+    return lanes == V(LANES) ? V(load)(x + i) : V(load_first)(x + i, lanes, V(set1)(0));
 }
 
 /* What is subtracted from the terms, as vectors. */
@@ -397,7 +367,7 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
         const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
         const size_t lane = skip - i - k * V(LANES); /* wraps where skip is before */
         const bool without = skip != SIZE_MAX && lane < V(LANES);
-        const V(vec) logits = without ? V(load_others)(at, lane) : V(load)(at);
+        const V(vec) logits = without ? V(without)(V(load)(at), lane) : V(load)(at);
         exps[k] = V(exp_parts)(logits, low, ref, treatment);
     }
     for (size_t k = 0; k < vectors; k++) {
@@ -430,7 +400,7 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
 XENT_INLINE V(vec)
     V(load_masked_low)(const struct V(span) * span, size_t n, size_t i, enum treatment treatment) {
     const size_t lanes = n - i < V(LANES) ? n - i : V(LANES);
-    return treatment == SCALED ? V(load_first)(span->low + i, lanes) : V(set1)(0);
+    return treatment == SCALED ? V(load_part)(span->low, i, lanes) : V(set1)(0);
 }
 
 /* The classes from i on, fewer than a vector holds. */
@@ -505,15 +475,14 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
     aside->turn = near && enough ? CLEAR * V(LANES) : 0;
 }
 
-XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_t n, size_t skip,
-                                         double max, struct xent_aside *aside,
-                                         enum treatment treatment, enum keeping keep) {
+XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t skip, double max,
+                              struct xent_aside *aside, struct xent_sum *result,
+                              enum treatment treatment, enum keeping keep) {
     static const REAL zeros[XENT_BLOCK];
     const struct V(span) span = {logits->u, logits->low ? logits->low : zeros};
-    struct xent_sum result;
     const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
     const double scale = multiplies ? logits->scale : 1;
-    const struct V(reference) ref = V(refer_to)((REAL)max, scale, &result);
+    const struct V(reference) ref = V(refer_to)((REAL)max, scale, result);
     struct V(aside) own = {
         .exps = aside->exps,
         .keeps_skip = aside->keeps_skip,
@@ -523,24 +492,23 @@ XENT_INLINE struct xent_sum V(reduce_as)(const struct xent_logits *logits, size_
         .fetch_stride = aside->source_stride,
         .pending_size = 0,
     };
-    const bool emits = keep != KEEP_NOTHING && aside->emission.exps;
+    const bool emits = keep != KEEP_NOTHING && aside->emission;
     if (emits) {
-        V(begin_emission)(&aside->emission, span.u, n, keep, &own);
+        V(begin_emission)(aside->emission, span.u, n, keep, &own);
     }
-    V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, &result);
+    V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, result);
     if (emits) {
-        V(emit_rest)(&aside->emission, n, own.pending_size);
+        V(emit_rest)(aside->emission, n, own.pending_size);
     }
-    aside->ahead_max = (double)V(horizontal_max)(own.ahead_max);
-    return result;
+    aside->ahead_max = (double)V(largest_lane)(own.ahead_max);
 }
 
 /* A function for each, so that the loops test nothing and have the registers to themselves. */
 #define DEFINE_REDUCE(name, treatment, keep)                                                       \
-    static __attribute__((noinline)) struct xent_sum V(reduce_##name)(                             \
+    static __attribute__((noinline)) void V(reduce_##name)(                                        \
         const struct xent_logits *logits, size_t n, size_t skip, double max,                       \
-        struct xent_aside *aside) {                                                                \
-        return V(reduce_as)(logits, n, skip, max, aside, treatment, keep);                         \
+        struct xent_aside *aside, struct xent_sum *sum) {                                          \
+        V(reduce_as)(logits, n, skip, max, aside, sum, treatment, keep);                           \
     }
 DEFINE_REDUCE(as_is, AS_IS, KEEP_NOTHING)
 DEFINE_REDUCE(as_is_kept, AS_IS, KEEP_TERMS)
@@ -554,32 +522,37 @@ DEFINE_REDUCE(scaled, SCALED, KEEP_NOTHING)
 DEFINE_REDUCE(scaled_kept, SCALED, KEEP_TERMS)
 #undef DEFINE_REDUCE
 
-static struct xent_sum V(reduce)(const struct xent_logits *logits, size_t n, size_t skip,
-                                 double max, struct xent_aside *aside) {
+typedef void V(reduction)(const struct xent_logits *logits, size_t n, size_t skip, double max,
+                          struct xent_aside *aside, struct xent_sum *sum);
+
+static V(reduction) *
+    V(reduction_for)(const struct xent_logits *logits, double max, const struct xent_aside *aside) {
     const bool keep = aside->exps != NULL;
     if (logits->scale != 1 && !logits->low && !V(is_shifted)(max * logits->scale)) {
-        return keep ? V(reduce_multiplied_kept)(logits, n, skip, max, aside)
-                    : V(reduce_multiplied)(logits, n, skip, max, aside);
+        return keep ? V(reduce_multiplied_kept) : V(reduce_multiplied);
     }
     if (logits->scale != 1 || logits->low) {
-        return keep ? V(reduce_scaled_kept)(logits, n, skip, max, aside)
-                    : V(reduce_scaled)(logits, n, skip, max, aside);
+        return keep ? V(reduce_scaled_kept) : V(reduce_scaled);
     }
     if (V(is_shifted)(max)) {
-        return keep ? V(reduce_shifted_kept)(logits, n, skip, max, aside)
-                    : V(reduce_shifted)(logits, n, skip, max, aside);
+        return keep ? V(reduce_shifted_kept) : V(reduce_shifted);
     }
     if (!keep) {
-        return V(reduce_as_is)(logits, n, skip, max, aside);
+        return V(reduce_as_is);
     }
-    switch (aside->emission.exps ? V(keeping_for)(&aside->emission) : KEEP_TERMS) {
+    switch (aside->emission ? V(keeping_for)(aside->emission) : KEEP_TERMS) {
     case KEEP_WITH_LABELS:
-        return V(reduce_as_is_with_labels)(logits, n, skip, max, aside);
+        return V(reduce_as_is_with_labels);
     case KEEP_WITH_OFFSET:
-        return V(reduce_as_is_with_offset)(logits, n, skip, max, aside);
+        return V(reduce_as_is_with_offset);
     default:
-        return V(reduce_as_is_kept)(logits, n, skip, max, aside);
+        return V(reduce_as_is_kept);
     }
+}
+
+static void V(reduce)(const struct xent_logits *logits, size_t n, size_t skip, double max,
+                      struct xent_aside *aside, struct xent_sum *sum) {
+    V(reduction_for)(logits, max, aside)(logits, n, skip, max, aside, sum);
 }
 
 /* scale * d - low, which is d - low, rounded once, where scale is 1. */
@@ -606,6 +579,6 @@ static void V(emit_shifted)(const struct xent_logits *logits, size_t n, double h
         V(store)(out + i, V(on_line)(V(load)(u + i), &line));
     }
     if (i < n) {
-        V(store_first)(out + i, n - i, V(on_line)(V(load_first)(u + i, n - i), &line));
+        V(store_first)(out + i, n - i, V(on_line)(V(load_part)(u, i, n - i), &line));
     }
 }

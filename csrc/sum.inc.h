@@ -57,16 +57,26 @@ XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
     return term;
 }
 
-/* Adds the lanes of a sum that started at `start`, in a fixed order, without the headroom. The
- * highs and the lows in arrays of their own are vectors to the compiler. */
-XENT_INLINE void V(total)(const struct V(sum) * sum, double start, struct xent_sum *result) {
-    REAL lanes[2][V(LANES)];
-    V(store)(lanes[0], sum->high);
-    V(store)(lanes[1], sum->low);
+/* Adds the lanes of a sum that started at `start`, in a fixed order, without the headroom: of
+ * floats as doubles, which lose next to nothing. */
+XENT_INLINE double V(total_of_floats)(const REAL *high, const REAL *low, double start) {
+    double lanes[f64_LANES];
+    f64_vec sum = f64_set1(0);
+    for (size_t i = 0; i < V(LANES); i += f64_LANES) {
+        const f64_vec lane = f64_sub(V(widen)(high + i), f64_set1(start));
+        sum = f64_add(sum, f64_add(lane, V(widen)(low + i)));
+    }
+    f64_store(lanes, sum);
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+           ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+/* The same of doubles, as an unevaluated sum. */
+XENT_INLINE struct two V(total_of_doubles)(const REAL *highs, const REAL *lows, double start) {
     double high[V(LANES)], low[V(LANES)];
     for (int i = 0; i < V(LANES); i++) {
-        high[i] = (double)lanes[0][i] - start;
-        low[i] = (double)lanes[1][i];
+        high[i] = (double)highs[i] - start;
+        low[i] = (double)lows[i];
     }
 #pragma GCC unroll 4
     for (int half = V(LANES) / 2; half > 0; half /= 2) {
@@ -76,7 +86,20 @@ XENT_INLINE void V(total)(const struct V(sum) * sum, double start, struct xent_s
             low[i] += low[i + half] + two.low;
         }
     }
+    return (struct two){high[0], low[0]};
+}
+
+XENT_INLINE void V(total)(const struct V(sum) * sum, double start, struct xent_sum *result) {
     const double unit = 1 / V(ONE_WITH_HEADROOM);
-    result->sum = (high[0] + low[0]) * unit;
-    result->low = (high[0] * unit - result->sum) + low[0] * unit;
+    REAL high[V(LANES)], low[V(LANES)];
+    V(store)(high, sum->high);
+    V(store)(low, sum->low);
+    if (sizeof(REAL) == sizeof(float)) {
+        result->sum = V(total_of_floats)(high, low, start) * unit;
+        result->low = 0;
+        return;
+    }
+    const struct two all = V(total_of_doubles)(high, low, start);
+    result->sum = (all.high + all.low) * unit;
+    result->low = (all.high * unit - result->sum) + all.low * unit;
 }

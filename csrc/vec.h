@@ -4,6 +4,8 @@
  * XENT_STRIP_STAYS say how many vectors a strip has, and whether in registers: see rows.inc.h.
  *
  *   set1 load store add sub mul div
+ *   load_first(p, n, rest)  the first n lanes from memory, fewer than all, the others from rest
+ *   store_first(p, n, x)    stores the first n lanes
  *   stream           store past the caches if the instruction set can; p is aligned to 64 bytes
  *   max(x, y)        y where either is NaN
  *   fma(x, y, z)     x * y + z, rounded once where the instruction set can
@@ -13,6 +15,7 @@
  *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
  *   less(a, b, x, y) x in the lanes where a < b, else y
  *   any_less(a, b)   whether a < b in any lane
+ *   largest_lane(x)  the largest lane, where all are numbers
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
  *   power(n, table)  of f32 only: n in the low bits as a power of 2^(1/8), given all eight from one on
  *                    less 0/8 to 7/8, twice; zero where n is below -1015
@@ -47,6 +50,21 @@ static const float f32_INTEGER_BIAS = 0x1p23f + 127;
 static const uint64_t f64_BELOW_EXPONENT = 0x800fffffffffffff, f64_ONE = 0x3ff0000000000000;
 static const uint64_t f64_FIELD = 0x7ff, f64_INTEGER = 0x4330000000000000;
 static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
+
+/* load_first and store_first likewise, for instruction sets without one of their own. */
+#define XENT_DEFINE_LOAD_FIRST(prefix, real)                                                       \
+    XENT_INLINE prefix##_vec prefix##_load_first(const real *p, size_t n, prefix##_vec rest) {     \
+        real lanes[prefix##_LANES];                                                                \
+        prefix##_store(lanes, rest);                                                               \
+        memcpy(lanes, p, n * sizeof(real));                                                        \
+        return prefix##_load(lanes);                                                               \
+    }
+#define XENT_DEFINE_STORE_FIRST(prefix, real)                                                      \
+    XENT_INLINE void prefix##_store_first(real *p, size_t n, prefix##_vec x) {                     \
+        real lanes[prefix##_LANES];                                                                \
+        prefix##_store(lanes, x);                                                                  \
+        memcpy(p, lanes, n * sizeof(real));                                                        \
+    }
 
 /* transpose for instruction sets without one of their own. */
 #define XENT_DEFINE_TRANSPOSE(prefix, real)                                                        \

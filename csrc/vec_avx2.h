@@ -63,6 +63,17 @@ XENT_DEFINE(f32x8, float, __m256, ps, _mm256_castps_si256, _mm256_castsi256_ps, 
 XENT_DEFINE(f64x4, double, __m256d, pd, _mm256_castpd_si256, _mm256_castsi256_pd, epi64, 52, f64)
 #undef XENT_DEFINE
 
+XENT_INLINE float f32x8_largest_lane(__m256 x) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+XENT_INLINE double f64x4_largest_lane(__m256d x) {
+    const __m128d m = _mm_max_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
+    return _mm_cvtsd_f64(_mm_max_sd(m, _mm_unpackhi_pd(m, m)));
+}
+
 XENT_INLINE __m256 f32x8_power(__m256 n, __m256 table) {
     const __m256i steps = _mm256_castps_si256(n);
     const __m256i entry = _mm256_castps_si256(_mm256_permutevar8x32_ps(table, steps));
@@ -87,5 +98,28 @@ XENT_INLINE void f64x4_to_floats(float *p, __m256d x) { _mm_storeu_ps(p, _mm256_
 #undef REAL
 XENT_DEFINE_FLOATS(f64, f64x4, 4)
 XENT_DEFINE_POWER(f32, f32x8, table.a, table.b)
+
+/* Ones, and as many zeros: the mask of the first n lanes begins n before the zeros. */
+static const int32_t f32_FIRST[2 * f32_LANES] = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                                 -1, -1, -1, -1, -1, -1, -1, -1};
+static const int64_t f64_FIRST[2 * f64_LANES] = {-1, -1, -1, -1, -1, -1, -1, -1};
+
+#define XENT_DEFINE(prefix, real, suffix, cast)                                                    \
+    XENT_INLINE prefix##_vec prefix##_load_first(const real *p, size_t n, prefix##_vec rest) {     \
+        enum { HALF = prefix##_LANES / 2 };                                                        \
+        const void *const first = prefix##_FIRST + prefix##_LANES - n;                             \
+        const __m256i *const mask = first;                                                         \
+        const __m256i a = _mm256_loadu_si256(mask), b = _mm256_loadu_si256(mask + 1);              \
+        return (prefix##_vec){                                                                     \
+            _mm256_blendv_##suffix(rest.a, _mm256_maskload_##suffix(p, a), cast(a)),               \
+            _mm256_blendv_##suffix(rest.b, _mm256_maskload_##suffix(p + HALF, b), cast(b))};       \
+    }
+XENT_DEFINE(f32, float, ps, _mm256_castsi256_ps)
+XENT_DEFINE(f64, double, pd, _mm256_castsi256_pd)
+#undef XENT_DEFINE
+
+/* A masked store takes longer than one to the stack. */
+XENT_DEFINE_STORE_FIRST(f32, float)
+XENT_DEFINE_STORE_FIRST(f64, double)
 
 #endif

@@ -13,12 +13,18 @@ enum { XENT_STRIP = 4, XENT_STRIP_STAYS = true };
 XENT_INLINE __m512i set1_epi32(uint32_t x) { return _mm512_set1_epi32((int32_t)x); }
 XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x); }
 
-#define XENT_DEFINE(prefix, real, vector, suffix, to_bits, from_bits, lane, mantissa_bits)         \
+#define XENT_DEFINE(prefix, real, vector, suffix, to_bits, from_bits, lane, mantissa_bits, mask)   \
     typedef vector prefix##_vec;                                                                   \
     XENT_INLINE vector prefix##_set1(real x) { return _mm512_set1_##suffix(x); }                   \
     XENT_INLINE vector prefix##_load(const real *p) { return _mm512_loadu_##suffix(p); }           \
     XENT_INLINE void prefix##_store(real *p, vector x) { _mm512_storeu_##suffix(p, x); }           \
     XENT_INLINE void prefix##_stream(real *p, vector x) { _mm512_stream_##suffix(p, x); }          \
+    XENT_INLINE vector prefix##_load_first(const real *p, size_t n, vector rest) {                 \
+        return _mm512_mask_loadu_##suffix(rest, (mask)((1u << n) - 1), p);                         \
+    }                                                                                              \
+    XENT_INLINE void prefix##_store_first(real *p, size_t n, vector x) {                           \
+        _mm512_mask_storeu_##suffix(p, (mask)((1u << n) - 1), x);                                  \
+    }                                                                                              \
     XENT_INLINE vector prefix##_add(vector x, vector y) { return _mm512_add_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_sub(vector x, vector y) { return _mm512_sub_##suffix(x, y); }      \
     XENT_INLINE vector prefix##_mul(vector x, vector y) { return _mm512_mul_##suffix(x, y); }      \
@@ -45,6 +51,7 @@ XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x
     XENT_INLINE bool prefix##_any_less(vector a, vector b) {                                       \
         return _mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ) != 0;                                  \
     }                                                                                              \
+    XENT_INLINE real prefix##_largest_lane(vector x) { return _mm512_reduce_max_##suffix(x); }     \
     XENT_INLINE vector prefix##_to_exponent(vector x) {                                            \
         return from_bits(_mm512_slli_##lane(to_bits(x), mantissa_bits));                           \
     }                                                                                              \
@@ -59,8 +66,8 @@ XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x
         return from_bits(_mm512_or_si512(below, set1_##lane(prefix##_ONE)));                       \
     }
 
-XENT_DEFINE(f32, float, __m512, ps, _mm512_castps_si512, _mm512_castsi512_ps, epi32, 23)
-XENT_DEFINE(f64, double, __m512d, pd, _mm512_castpd_si512, _mm512_castsi512_pd, epi64, 52)
+XENT_DEFINE(f32, float, __m512, ps, _mm512_castps_si512, _mm512_castsi512_ps, epi32, 23, __mmask16)
+XENT_DEFINE(f64, double, __m512d, pd, _mm512_castpd_si512, _mm512_castsi512_pd, epi64, 52, __mmask8)
 #undef XENT_DEFINE
 
 XENT_INLINE __m512 f32_power(__m512 n, __m512 table) {

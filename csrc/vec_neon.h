@@ -67,6 +67,9 @@ XENT_DEFINE(f32x4, float, float32x4_t, f32, u32, 23, f32)
 XENT_DEFINE(f64x2, double, float64x2_t, f64, u64, 52, f64)
 #undef XENT_DEFINE
 
+XENT_INLINE float f32x4_largest_lane(float32x4_t x) { return vmaxvq_f32(x); }
+XENT_INLINE double f64x2_largest_lane(float64x2_t x) { return vmaxvq_f64(x); }
+
 /* The four bytes of an entry are looked up one by one. */
 XENT_INLINE float32x4_t f32x4_power(float32x4_t n, float32x4_t table_low, float32x4_t table_high) {
     const uint32x4_t steps = vreinterpretq_u32_f32(n), entry = vandq_u32(steps, vdupq_n_u32(7));

@@ -59,6 +59,9 @@ XENT_INLINE WIDE(vec) WIDE(less)(WIDE(vec) a, WIDE(vec) b, WIDE(vec) x, WIDE(vec
 XENT_INLINE bool WIDE(any_less)(WIDE(vec) a, WIDE(vec) b) {
     return NARROW(any_less)(a.a, b.a) | NARROW(any_less)(a.b, b.b);
 }
+XENT_INLINE REAL WIDE(largest_lane)(WIDE(vec) x) {
+    return NARROW(largest_lane)(NARROW(max)(x.a, x.b));
+}
 XENT_INLINE WIDE(vec) WIDE(exponent)(WIDE(vec) x) {
     PAIR(NARROW(exponent)(x.a), NARROW(exponent)(x.b));
 }

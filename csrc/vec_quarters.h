@@ -31,6 +31,10 @@ XENT_INLINE f32x8_vec f32x8_power(f32x8_vec n, f32x8_vec table) {
 }
 XENT_DEFINE_POWER(f32, f32x8, table.a, table.b)
 
+XENT_DEFINE_LOAD_FIRST(f32, float)
+XENT_DEFINE_LOAD_FIRST(f64, double)
+XENT_DEFINE_STORE_FIRST(f32, float)
+XENT_DEFINE_STORE_FIRST(f64, double)
 XENT_DEFINE_TRANSPOSE(f32, float)
 XENT_DEFINE_TRANSPOSE(f64, double)
 

@@ -70,6 +70,12 @@ XENT_DEFINE(f32x4, float, uint32_t, 23, 0x1p12f + 1, f32)
 XENT_DEFINE(f64x2, double, uint64_t, 52, 0x1p27 + 1, f64)
 #undef XENT_DEFINE
 
+XENT_INLINE double f64x2_largest_lane(f64x2_vec x) { return x[0] > x[1] ? x[0] : x[1]; }
+XENT_INLINE float f32x4_largest_lane(f32x4_vec x) {
+    const float a = x[0] > x[2] ? x[0] : x[2], b = x[1] > x[3] ? x[1] : x[3];
+    return a > b ? a : b;
+}
+
 XENT_INLINE f32x4_vec f32x4_times_sum(f32x4_vec x, f32x4_vec a, f32x4_vec b) {
     typedef double doubles __attribute__((vector_size(32)));
     const doubles sum = __builtin_convertvector(a, doubles) + __builtin_convertvector(b, doubles);
