@@ -54,6 +54,7 @@ COMMON_SOURCES = [
     "second.c",
     "shards.c",
     "team_size.c",
+    "total.c",
     "xent.c",
 ]
 

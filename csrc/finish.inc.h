@@ -696,9 +696,9 @@ static struct xent_sum merge(const struct xent_sum *blocks, size_t count, double
     return row;
 }
 
-/* The sum of so many numbers times `unit`. Each lane adds every eighth number and carries the
- * rounding errors; the order depends on n alone. */
-XENT_INLINE double add_all(const double *values, size_t n, double unit) {
+/* Each lane adds every eighth number and carries the rounding errors; the order depends on n alone.
+ */
+static struct two add_up(const double *values, size_t n, double unit) {
     vec high = number(0), low = number(0);
     size_t i = 0;
     for (; i + f64_LANES <= n; i += f64_LANES) {
@@ -720,13 +720,5 @@ XENT_INLINE double add_all(const double *values, size_t n, double unit) {
         sum = add_two(sum, (struct two){values[i] * unit, 0});
         plain += values[i] * unit;
     }
-    return plain - plain == 0 ? sum.high + sum.low : plain;
-}
-
-/* Where the sum is beyond the largest number M, it is formed again 2^-64 times as large, for there
- * are not so many numbers. Rounding does not take the mean of n beyond M: the largest sum, n M, is
- * rounded to less than n 2^1024. */
-static double total(const double *values, size_t n, double divisor) {
-    const double unit = 0x1p-64, sum = add_all(values, n, 1);
-    return sum - sum == 0 ? sum / divisor : add_all(values, n, unit) / divisor / unit;
+    return plain - plain == 0 ? sum : (struct two){plain, 0};
 }

@@ -316,9 +316,8 @@ struct xent_aside {
     KERNEL(                                                                                        \
         factors, void,                                                                             \
         (const struct xent_rows *rows, size_t count, bool single, struct xent_factors *factors))   \
-    /* The sum of n numbers, in a fixed order, divided; the sum itself may be beyond all numbers.  \
-     */                                                                                            \
-    KERNEL(total, double, (const double *values, size_t n, double divisor))
+    /* The sum of n numbers times `unit`, in a fixed order. */                                     \
+    KERNEL(add_up, struct two, (const double *values, size_t n, double unit))
 
 #define XENT_KERNEL_FIELD(name, result, arguments) result(*name) arguments;
 

@@ -4,9 +4,12 @@
 #include "dispatch.h"
 #include "job.h"
 #include "options.h"
+#include "parallel.h"
 #include "regimes.h"
+#include "total.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 /* Of a whole row. */
@@ -14,32 +17,66 @@ static size_t count_classes(const struct xent_job *job) {
     return job->knows_whole ? job->problem->statistics->classes : job->problem->classes;
 }
 
-/* Every target, before anything is written. */
-static enum xent_status check_targets(const struct xent_job *job, size_t *bad_row) {
-    enum { MANY = 256 };
+/* A search for the first row whose target is no class. */
+struct target_check {
+    const struct xent_job *job;
+    atomic_size_t bad_row; /* SIZE_MAX: none so far */
+};
+
+static bool is_ignored(const struct xent_job *job, size_t class) {
+    return job->options && job->options->ignores && class == (size_t)job->options->ignored;
+}
+
+/* The first of n targets that is no class; n: all are. */
+static size_t find_bad(const struct xent_job *job, const size_t *class, size_t n) {
     const size_t classes = count_classes(job);
-    struct xent_cursor at = xent_at_row(job, 0);
-    for (size_t row = 0, n; row < job->rows; row += n) {
-        size_t class[MANY];
-        const size_t in_line = xent_rows_in_line(&at, job);
-        n = in_line < MANY ? in_line : MANY;
-        xent_read_classes(job, xent_address(job, TARGET, &at.place), n, class);
-        size_t below =
-            0; /* its sign is set if any class, or what is left to the last one, has it */
-        for (size_t i = 0; i < n; i++) {
-            below |= class[i] | (classes - 1 - class[i]);
+    size_t below = 0; /* its sign is set if any class, or what is left to the last one, has it */
+    for (size_t i = 0; i < n; i++) {
+        below |= class[i] | (classes - 1 - class[i]);
+    }
+    for (size_t i = 0; below > SIZE_MAX / 2 && i < n; i++) {
+        if (class[i] >= classes && !is_ignored(job, class[i])) {
+            return i;
         }
-        for (size_t i = 0; below > SIZE_MAX / 2 && i < n; i++) {
-            const bool ignored =
-                job->options && job->options->ignores && class[i] == (size_t)job->options->ignored;
-            if (class[i] >= classes && !ignored) {
-                *bad_row = row + i;
-                return XENT_TARGET_OUT_OF_RANGE;
+    }
+    return n;
+}
+
+static void check_share(void *context, int member, int team) {
+    enum { MANY = 256 };
+    struct target_check *const check = context;
+    const struct xent_job *const job = check->job;
+    const struct xent_range range = xent_share(job->rows, member, team);
+    struct xent_cursor at = xent_at_row(job, range.begin);
+    for (size_t row = range.begin, n; row < range.end; row += n) {
+        size_t class[MANY];
+        const size_t in_line = xent_rows_in_line(&at, job), left = range.end - row;
+        n = in_line < MANY ? in_line : MANY;
+        n = n < left ? n : left;
+        xent_read_classes(job, xent_address(job, TARGET, &at.place), n, class);
+        const size_t bad = find_bad(job, class, n);
+        if (bad < n) {
+            size_t first = atomic_load(&check->bad_row);
+            while (row + bad < first &&
+                   !atomic_compare_exchange_weak(&check->bad_row, &first, row + bad)) {
             }
+            return;
         }
         xent_advance(&at, job, n);
     }
-    return XENT_OK;
+}
+
+/* Every target, before anything is written. Where they are many, each thread looks at those that it
+ * will read later: the others are in another's caches. */
+static enum xent_status check_targets(const struct xent_job *job, size_t *bad_row) {
+    const size_t many = 1 << 14;
+    struct target_check check = {job, SIZE_MAX};
+    xent_parallel(job->rows < many ? 1 : job->plan.threads, check_share, &check);
+    if (check.bad_row == SIZE_MAX) {
+        return XENT_OK;
+    }
+    *bad_row = check.bad_row;
+    return XENT_TARGET_OUT_OF_RANGE;
 }
 
 /* And every class that a label lists. */
@@ -189,23 +226,24 @@ enum xent_status xent_run(struct xent_problem *problem) {
     struct xent_job job = xent_make_job(problem);
     job.kernels = job.single ? &kernels->f32 : &kernels->f64;
     job.finish = &kernels->finish;
+    job.plan = xent_plan(problem, job.rows);
     if (job.rows > 0) {
         status = weigh(&job, problem);
         if (status == XENT_OK) {
-            job.plan = xent_plan(problem, job.rows);
             status = run(&job);
         }
     } else if (job.options && job.options->mean) {
         job.denominator = job.options->denominator;
     }
     if (status == XENT_OK && problem->loss_sum) {
-        *problem->loss_sum = kernels->finish.total(problem->loss, job.rows, 1);
+        *problem->loss_sum = xent_total(job.finish, problem->loss, job.rows, 1, job.plan.threads);
     }
     if (status == XENT_OK && problem->loss_mean) {
         const bool weighed = job.options && job.options->mean;
         const double by = weighed ? job.denominator : (double)job.rows;
         *problem->loss_mean =
-            by > 0 ? kernels->finish.total(problem->loss, job.rows, by) : NAN; /* of nothing */
+            by > 0 ? xent_total(job.finish, problem->loss, job.rows, by, job.plan.threads)
+                   : NAN; /* of nothing */
     }
     return status;
 }
