@@ -230,7 +230,8 @@ static void V(lanes_put)(const struct xent_tile *tile, const size_t *target, con
 }
 
 /* What each lane's exponentials are relative to, given its largest class: as V(refer_to). */
-XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *rows, size_t row) {
+XENT_INLINE void V(refer_lanes_to)(V(vec) m, struct xent_rows *rows, size_t row,
+                                   struct V(reference) * ref) {
     const V(vec) zero = V(set1)(0), size = V(max)(V(sub)(zero, m), m);
     const V(vec) from = V(set1)(V(SHIFT_FROM)), round = V(set1)(V(ROUND));
     const V(vec) large = V(less)(m, V(set1)(-V(LARGEST)), zero, m); /* not -inf, where all are */
@@ -240,11 +241,9 @@ XENT_INLINE struct V(reference) V(refer_lanes_to)(V(vec) m, struct xent_rows *ro
     const V(vec) offset = V(sub)(V(set1)(V(AT_ONE) + V(HEADROOM)), exponent);
     V(to_doubles)(rows->shift + row, shift);
     V(to_doubles)(rows->exponent + row, exponent);
-    return (struct V(reference)){
-        .shift = shift,
-        .lowest = V(mul)(V(sub)(V(set1)(V(AT_ZERO)), offset), V(set1)((REAL)0x1.62e42fefa39efp-1)),
-        .round = V(fma)(offset, V(set1)(V(STEPS)), round),
-    };
+    ref->shift = shift;
+    ref->lowest = V(mul)(V(sub)(V(set1)(V(AT_ZERO)), offset), V(set1)((REAL)0x1.62e42fefa39efp-1));
+    ref->round = V(fma)(offset, V(set1)(V(STEPS)), round);
 }
 
 /* A strip of classes, as in rows.inc.h. */
@@ -286,23 +285,27 @@ XENT_INLINE void V(note_sum)(const struct V(sum) * sum, struct xent_rows *rows, 
 }
 
 XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row, bool keep,
-                                  struct xent_rows *rows) {
-    const struct V(reference) ref = V(refer_lanes_to)(V(lanes_max)(tile, row), rows, row);
+                                  const struct V(reference) * ref, struct xent_rows *rows) {
     struct V(sum) sum = {V(set1)((REAL)V(START)), V(set1)(0)};
     size_t class = 0;
     for (; class + V(STRIP) <= tile->classes; class += V(STRIP)) {
-        V(reduce_classes)(tile, row, class, V(STRIP), &ref, keep, &sum);
+        V(reduce_classes)(tile, row, class, V(STRIP), ref, keep, &sum);
     }
-    V(reduce_classes)(tile, row, class, tile->classes - class, &ref, keep, &sum);
+    V(reduce_classes)(tile, row, class, tile->classes - class, ref, keep, &sum);
     V(note_sum)(&sum, rows, row);
 }
 
+/* All references first: what one row waits for does not wait for another's sum. */
 static void V(lanes_reduce)(const struct xent_tile *tile, bool keep, struct xent_rows *rows) {
+    struct V(reference) ref[XENT_ROWS / V(LANES)];
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        V(refer_lanes_to)(V(lanes_max)(tile, row), rows, row, &ref[row / V(LANES)]);
+    }
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
         if (keep) {
-            V(reduce_vector)(tile, row, true, rows);
+            V(reduce_vector)(tile, row, true, &ref[row / V(LANES)], rows);
         } else {
-            V(reduce_vector)(tile, row, false, rows);
+            V(reduce_vector)(tile, row, false, &ref[row / V(LANES)], rows);
         }
     }
 }
