@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 enum { VECTOR = 64 }; /* bytes, on every instruction set */
 
@@ -19,7 +20,8 @@ struct cells {
     char bytes[XENT_TILE_CLASSES * VECTOR > TILE ? XENT_TILE_CLASSES * VECTOR : TILE];
 };
 
-/* One thread's own memory. The last two are there with options and for second derivatives only. */
+/* One thread's own memory. The last three are there with options, for second derivatives and for
+ * numbers that are not the kernels' own only. */
 struct workspace {
     struct cells cells;
     struct xent_rows rows;
@@ -28,6 +30,7 @@ struct workspace {
     struct xent_edge edge; /* of the values, if they are streamed */
     struct weights *weights;
     struct second *second;
+    char *passage;
 };
 
 /* What options make of the rows. */
@@ -49,10 +52,32 @@ struct second {
     double weight[XENT_ROWS], unmasked[XENT_ROWS], ones[XENT_ROWS], values[XENT_ROWS];
 };
 
+/* Whether logits, or what is written, are the kernels' own numbers. */
+static bool reads_own(const struct xent_job *job) {
+    return xent_working_dtype(job) == job->problem->dtype && !job->problem->swapped;
+}
+
+static bool writes_own(const struct xent_job *job, bool wide) {
+    return xent_working_dtype(job) == job->problem->dtype || wide;
+}
+
+/* The sizes of the parts of a workspace. */
+struct layout {
+    size_t weights, second, passage;
+};
+
+static struct layout layout_of(const struct xent_job *job) {
+    const bool own = reads_own(job) && writes_own(job, false);
+    return (struct layout){
+        .weights = job->options ? xent_whole_lines(sizeof(struct weights)) : 0,
+        .second = job->second ? xent_whole_lines(sizeof(struct second)) : 0,
+        .passage = own ? 0 : sizeof(struct cells),
+    };
+}
+
 size_t xent_lanes_workspace(const struct xent_job *job) {
-    const size_t weights = job->options ? xent_whole_lines(sizeof(struct weights)) : 0;
-    const size_t second = job->second ? xent_whole_lines(sizeof(struct second)) : 0;
-    return xent_whole_lines(sizeof(struct workspace)) + weights + second;
+    const struct layout size = layout_of(job);
+    return xent_whole_lines(sizeof(struct workspace)) + size.weights + size.second + size.passage;
 }
 
 /* Lanes without a row are computed, too. */
@@ -65,10 +90,12 @@ static struct workspace *workspace_of(const struct xent_job *job, int member) {
     }
     work->edge.at = NULL;
     work->edge.filled = 0;
+    const struct layout size = layout_of(job);
     const size_t weights = xent_whole_lines(sizeof *work);
-    const size_t second = weights + xent_whole_lines(sizeof(struct weights));
+    const size_t second = weights + size.weights, passage = second + size.second;
     work->weights = job->options ? (struct weights *)(void *)(p + weights) : NULL;
     work->second = job->second ? (struct second *)(void *)(p + second) : NULL;
+    work->passage = size.passage ? p + passage : NULL;
     if (job->options) {
         memset(work->weights->shares, 0, sizeof work->weights->shares);
     }
@@ -106,9 +133,74 @@ static char *line_of(const struct xent_tile *tile, size_t class) {
     return tile->cells + (ptrdiff_t)class * tile->pitch;
 }
 
-static void load(const struct xent_job *job, const struct group *group) {
+/* How numbers that are not the kernels' own get from an array to a buffer or back: in lines of
+ * `size` numbers, in the order in which they lie there. */
+struct passage {
+    size_t lines, size;
+    ptrdiff_t line_stride, stride; /* in the array */
+    struct xent_cells cells;       /* of the buffer */
+};
+
+static struct passage passage_of(const struct xent_job *job, struct xent_cells array,
+                                 const struct xent_tile *tile, char *buffer) {
+    const size_t rows = tile->rows, classes = tile->classes;
+    const ptrdiff_t item = (ptrdiff_t)job->itemsize;
+    const struct xent_cells by_rows = {buffer, (ptrdiff_t)classes * item, item};
+    if (array.row_stride == (ptrdiff_t)classes * array.class_stride) {
+        return (struct passage){1, rows * classes, 0, array.class_stride, by_rows};
+    }
+    if (labs(array.row_stride) < labs(array.class_stride)) {
+        const struct xent_cells by_classes = {buffer, item, (ptrdiff_t)rows * item};
+        return (struct passage){classes, rows, array.class_stride, array.row_stride, by_classes};
+    }
+    return (struct passage){rows, classes, array.row_stride, array.class_stride, by_rows};
+}
+
+static struct xent_cells read_cells(const struct xent_job *job, struct xent_cells array,
+                                    const struct xent_tile *tile, char *buffer) {
+    const struct xent_problem *const problem = job->problem;
+    const struct passage passage = passage_of(job, array, tile, buffer);
+    for (size_t i = 0; i < passage.lines; i++) {
+        const struct xent_strided from = {array.data + (ptrdiff_t)i * passage.line_stride,
+                                          passage.stride, problem->dtype, problem->swapped};
+        job->kernels->read(&from, passage.size, buffer + i * passage.size * job->itemsize);
+    }
+    return passage.cells;
+}
+
+static void write_cells(const struct xent_job *job, const struct xent_tile *tile,
+                        struct xent_cells array, char *buffer, struct xent_edge *edge) {
+    const struct passage passage = passage_of(job, array, tile, buffer);
+    job->kernels->lanes_store(tile, passage.cells, NULL);
+    for (size_t i = 0; i < passage.lines; i++) {
+        char *const line = array.data + (ptrdiff_t)i * passage.line_stride;
+        for (size_t begin = 0; begin < passage.size; begin += XENT_BLOCK) {
+            const size_t left = passage.size - begin, n = left < XENT_BLOCK ? left : XENT_BLOCK;
+            const struct xent_strided to = {line + (ptrdiff_t)begin * passage.stride,
+                                            passage.stride, job->problem->dtype, false};
+            const char *const from = buffer + (i * passage.size + begin) * job->itemsize;
+            job->kernels->write(from, n, &to, passage.lines == 1 ? edge : NULL);
+        }
+    }
+}
+
+static void store(const struct xent_job *job, const struct xent_tile *tile, struct xent_cells array,
+                  bool wide, struct workspace *work, struct xent_edge *edge) {
+    edge = job->plan.stream ? edge : NULL;
+    if (writes_own(job, wide)) {
+        job->kernels->lanes_store(tile, array, edge);
+    } else {
+        write_cells(job, tile, array, work->passage, edge);
+    }
+}
+
+static void load(const struct xent_job *job, const struct group *group, struct workspace *work) {
     const struct xent_tile *const tile = &group->tile;
-    job->kernels->lanes_load(tile, cells_of(job, LOGITS, group, job->problem->logits_stride));
+    struct xent_cells logits = cells_of(job, LOGITS, group, job->problem->logits_stride);
+    if (!reads_own(job)) {
+        logits = read_cells(job, logits, tile, work->passage);
+    }
+    job->kernels->lanes_load(tile, logits);
     const char *mask = xent_has(job, MASK) ? xent_address(job, MASK, &group->at) : NULL;
     for (size_t k = 0; mask && k < tile->classes; k++) {
         job->kernels->mask(line_of(tile, k), tile->rows, mask, xent_stride(job, MASK));
@@ -300,16 +392,15 @@ static void emit_second(const struct xent_job *job, const struct group *group,
                                         tile->pitch};
     clear_rows(job, tile, work->weights);
     clear_rows(job, &curvature, work->weights);
-    job->kernels->lanes_store(&curvature,
-                              cells_of(job, CURVATURE, group, job->problem->curvature_stride),
-                              job->plan.stream ? &second->edge : NULL);
+    store(job, &curvature, cells_of(job, CURVATURE, group, job->problem->curvature_stride),
+          job->problem->wide_curvature, work, &second->edge);
 }
 
 static void run_group(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
     const struct xent_problem *problem = job->problem;
     const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
-    load(job, group);
+    load(job, group, work);
     if (job->second) {
         take_second(job, group, work);
     }
@@ -325,9 +416,8 @@ static void run_group(const struct xent_job *job, const struct group *group,
         } else {
             emit(job, group, work);
         }
-        job->kernels->lanes_store(&group->tile,
-                                  cells_of(job, VALUES, group, problem->values_stride),
-                                  job->plan.stream ? &work->edge : NULL);
+        store(job, &group->tile, cells_of(job, VALUES, group, problem->values_stride),
+              problem->wide_values, work, &work->edge);
     }
 }
 

@@ -17,11 +17,6 @@ static void add_dim(struct xent_job *job, const struct xent_array *arrays, size_
     }
 }
 
-/* The dtype of the kernels' numbers. */
-static enum xent_dtype working_dtype(const struct xent_job *job) {
-    return job->single ? XENT_F32 : XENT_F64;
-}
-
 static enum xent_dtype values_dtype(const struct xent_job *job) {
     return job->problem->wide_values ? XENT_F32 : job->problem->dtype;
 }
@@ -44,11 +39,11 @@ static struct xent_request request_of(const struct xent_job *job) {
 static void note_properties(struct xent_job *job) {
     const struct xent_problem *problem = job->problem;
     const struct xent_options *options = job->options;
-    job->loads_in_place = problem->dtype == working_dtype(job) && !problem->swapped &&
+    job->loads_in_place = problem->dtype == xent_working_dtype(job) && !problem->swapped &&
                           xent_is_contiguous(job, problem->logits_stride) && !xent_has(job, MASK) &&
                           !(options && options->softcap > 0);
-    job->stores_in_place =
-        values_dtype(job) == working_dtype(job) && xent_is_contiguous(job, problem->values_stride);
+    job->stores_in_place = values_dtype(job) == xent_working_dtype(job) &&
+                           xent_is_contiguous(job, problem->values_stride);
     /* Of second derivatives it is that of the largest class which has a factor 1 - q near zero. */
     const bool looks = xent_has(job, LABELS) || problem->output == XENT_LOG_SOFTMAX;
     job->keeps_largest = problem->evaluation || job->second || (!xent_has(job, TARGET) && looks);
@@ -185,7 +180,7 @@ const void *xent_load_labels(const struct xent_job *job, const struct xent_place
     const struct xent_labels *labels = &job->options->labels;
     const ptrdiff_t stride = labels->probabilities_stride;
     char *const p = xent_address(job, LABELS, at) + (ptrdiff_t)begin * stride;
-    if (labels->dtype == working_dtype(job) && !labels->swapped &&
+    if (labels->dtype == xent_working_dtype(job) && !labels->swapped &&
         xent_is_contiguous(job, stride)) {
         return p;
     }

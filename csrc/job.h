@@ -74,6 +74,11 @@ static inline bool xent_has(const struct xent_job *job, enum xent_job_array arra
     return job->arrays[array].data != NULL;
 }
 
+/* The dtype of the kernels' numbers. */
+static inline enum xent_dtype xent_working_dtype(const struct xent_job *job) {
+    return job->single ? XENT_F32 : XENT_F64;
+}
+
 /* ---- Rows --------------------------------------------------------------------------------------
  */
 

@@ -57,9 +57,8 @@ static bool lanes_take(const struct xent_problem *problem) {
 }
 
 static bool takes_lanes(const struct xent_problem *problem) {
-    return problem->classes <= XENT_TILE_CLASSES && !is_half(problem) && !problem->swapped &&
-           (!problem->options || lanes_take(problem)) && problem->output != XENT_PRODUCT &&
-           !problem->evaluation && !problem->statistics;
+    return problem->classes <= XENT_TILE_CLASSES && (!problem->options || lanes_take(problem)) &&
+           problem->output != XENT_PRODUCT && !problem->evaluation && !problem->statistics;
 }
 
 static size_t size_of_value(const struct xent_problem *problem) {
