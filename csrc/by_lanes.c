@@ -405,7 +405,7 @@ static void run_group(const struct xent_job *job, const struct group *group,
         take_second(job, group, work);
     }
     take_rows(job, group, work);
-    job->kernels->lanes_reduce(&group->tile, from_exps, &work->rows);
+    job->kernels->lanes_reduce(&group->tile, job->request.scale, from_exps, &work->rows);
     if (job->request.options) {
         pass_over_rows(group, work);
     }

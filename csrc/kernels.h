@@ -262,8 +262,10 @@ struct xent_aside {
     KERNEL(lanes_take, void, (const struct xent_tile *tile, const size_t *target, double *logits)) \
     KERNEL(lanes_put, void,                                                                        \
            (const struct xent_tile *tile, const size_t *target, const double *values))             \
-    /* The sums over all classes; the terms take the logits' place if `keep`. */                   \
-    KERNEL(lanes_reduce, void, (const struct xent_tile *tile, bool keep, struct xent_rows *rows))  \
+    /* The sums over all classes, `scale` times the logits; the terms take their place if `keep`.  \
+     */                                                                                            \
+    KERNEL(lanes_reduce, void,                                                                     \
+           (const struct xent_tile *tile, double scale, bool keep, struct xent_rows *rows))        \
     KERNEL(lanes_emit, void, (const struct xent_tile *tile, const struct xent_factors *factors))   \
     /* The classes of every row that are not masked: their `top`, their sum of weights (or of      \
      * ones) as `rest`, that of weights * (top - z) as `spread`, and how many they are. */         \

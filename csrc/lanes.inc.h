@@ -230,31 +230,37 @@ static void V(lanes_put)(const struct xent_tile *tile, const size_t *target, con
 }
 
 /* What each lane's exponentials are relative to, given its largest class: as V(refer_to). */
-XENT_INLINE void V(refer_lanes_to)(V(vec) m, struct xent_rows *rows, size_t row,
-                                   struct V(reference) * ref) {
-    const V(vec) zero = V(set1)(0), size = V(max)(V(sub)(zero, m), m);
+XENT_INLINE void V(refer_lanes_to)(V(vec) m, double scale, enum treatment treatment,
+                                   struct xent_rows *rows, size_t row, struct V(reference) * ref) {
+    const REAL scale_high = (REAL)scale, ln2 = (REAL)(0x1.62e42fefa39efp-1 / scale);
+    const V(vec) z = treatment == SCALED ? V(mul)(m, V(set1)(scale_high)) : m;
+    const V(vec) zero = V(set1)(0), size = V(max)(V(sub)(zero, z), z);
     const V(vec) from = V(set1)(V(SHIFT_FROM)), round = V(set1)(V(ROUND));
     const V(vec) large = V(less)(m, V(set1)(-V(LARGEST)), zero, m); /* not -inf, where all are */
     const V(vec) shift = V(less)(size, from, zero, large);
-    const V(vec) near = V(less)(size, from, m, zero);
+    const V(vec) near = V(less)(size, from, z, zero);
     const V(vec) exponent = V(sub)(V(fma)(near, V(set1)(V(LOG2_E)), round), round);
     const V(vec) offset = V(sub)(V(set1)(V(AT_ONE) + V(HEADROOM)), exponent);
     V(to_doubles)(rows->shift + row, shift);
     V(to_doubles)(rows->exponent + row, exponent);
     ref->shift = shift;
-    ref->lowest = V(mul)(V(sub)(V(set1)(V(AT_ZERO)), offset), V(set1)((REAL)0x1.62e42fefa39efp-1));
+    ref->lowest = V(mul)(V(sub)(V(set1)(V(AT_ZERO)), offset), V(set1)(ln2));
     ref->round = V(fma)(offset, V(set1)(V(STEPS)), round);
+    if (treatment == SCALED) {
+        ref->scale = V(set1)(scale_high);
+        ref->scale_low = V(set1)((REAL)(scale - (double)scale_high));
+    }
 }
 
 /* A strip of classes, as in rows.inc.h. */
 XENT_INLINE void V(reduce_classes)(const struct xent_tile *tile, size_t row, size_t class,
-                                   size_t count, const struct V(reference) * ref, bool keep,
-                                   struct V(sum) * sum) {
+                                   size_t count, const struct V(reference) * ref,
+                                   enum treatment treatment, bool keep, struct V(sum) * sum) {
     const V(vec) zero = V(set1)(0);
     struct V(exp) exps[V(STRIP)];
     for (size_t k = 0; k < count; k++) {
         const V(vec) x = V(load)(V(tile_at)(tile, class + k, row));
-        exps[k] = V(exp_parts)(x, zero, ref, SHIFTED);
+        exps[k] = V(exp_parts)(x, zero, ref, treatment);
     }
     for (size_t k = 0; k < count; k++) {
         const V(vec) term = V(add_exp)(sum, exps[k]);
@@ -284,29 +290,41 @@ XENT_INLINE void V(note_sum)(const struct V(sum) * sum, struct xent_rows *rows, 
     }
 }
 
-XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row, bool keep,
+XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row,
+                                  enum treatment treatment, bool keep,
                                   const struct V(reference) * ref, struct xent_rows *rows) {
     struct V(sum) sum = {V(set1)((REAL)V(START)), V(set1)(0)};
     size_t class = 0;
     for (; class + V(STRIP) <= tile->classes; class += V(STRIP)) {
-        V(reduce_classes)(tile, row, class, V(STRIP), ref, keep, &sum);
+        V(reduce_classes)(tile, row, class, V(STRIP), ref, treatment, keep, &sum);
     }
-    V(reduce_classes)(tile, row, class, tile->classes - class, ref, keep, &sum);
+    V(reduce_classes)(tile, row, class, tile->classes - class, ref, treatment, keep, &sum);
     V(note_sum)(&sum, rows, row);
 }
 
 /* All references first: what one row waits for does not wait for another's sum. */
-static void V(lanes_reduce)(const struct xent_tile *tile, bool keep, struct xent_rows *rows) {
+XENT_INLINE void V(lanes_reduce_as)(const struct xent_tile *tile, double scale,
+                                    enum treatment treatment, bool keep, struct xent_rows *rows) {
     struct V(reference) ref[XENT_ROWS / V(LANES)];
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        V(refer_lanes_to)(V(lanes_max)(tile, row), rows, row, &ref[row / V(LANES)]);
+        const V(vec) m = V(lanes_max)(tile, row);
+        V(refer_lanes_to)(m, scale, treatment, rows, row, &ref[row / V(LANES)]);
     }
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        if (keep) {
-            V(reduce_vector)(tile, row, true, &ref[row / V(LANES)], rows);
-        } else {
-            V(reduce_vector)(tile, row, false, &ref[row / V(LANES)], rows);
-        }
+        V(reduce_vector)(tile, row, treatment, keep, &ref[row / V(LANES)], rows);
+    }
+}
+
+static void V(lanes_reduce)(const struct xent_tile *tile, double scale, bool keep,
+                            struct xent_rows *rows) {
+    if (scale != 1 && keep) {
+        V(lanes_reduce_as)(tile, scale, SCALED, true, rows);
+    } else if (scale != 1) {
+        V(lanes_reduce_as)(tile, scale, SCALED, false, rows);
+    } else if (keep) {
+        V(lanes_reduce_as)(tile, 1, SHIFTED, true, rows);
+    } else {
+        V(lanes_reduce_as)(tile, 1, SHIFTED, false, rows);
     }
 }
 

@@ -50,10 +50,10 @@ static bool is_half(const struct xent_problem *problem) {
 /* Whether rows that lie side by side can have these options. */
 static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
-    const bool as_is = options->scale == 1 && options->softcap == 0;
-    const bool only_weighs =
-        options->label_smoothing == 0 && options->z_loss == 0 && !options->mask.data;
-    return as_is && problem->target.data && (!problem->curvature.data || only_weighs);
+    const bool only_weighs = options->label_smoothing == 0 && options->z_loss == 0 &&
+                             options->scale == 1 && !options->mask.data;
+    return options->softcap == 0 && problem->target.data &&
+           (!problem->curvature.data || only_weighs);
 }
 
 static bool takes_lanes(const struct xent_problem *problem) {
