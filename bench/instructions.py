@@ -70,6 +70,7 @@ PROBLEMS = (
     Problem("f32", 16, 8_192, 1, "log_softmax"),
     Problem("f64", 16, 8_192, 1, "fused"),
     *(Problem("f32", 1_024, 100, 1, operation) for operation in ("forward", "fused")),
+    *(Problem("f32", 128, 1_000, 1, operation) for operation in ("forward", "fused")),
     *(Problem("f32", 4_096, classes, 1, op) for classes, op in product((2, 10, 64), ("forward", "fused"))),
     Problem("f64", 4_096, 10, 1, "fused"),
     *(Problem("f32", 4, 21, 1_024, operation) for operation in ("forward", "fused")),
