@@ -321,8 +321,7 @@ XENT_INLINE bool are_usual(const struct xent_rows *rows, size_t i) {
     const double far = 500;
     const vec others = f64_load(rows->others + i), zero = number(0), one = number(1);
     const vec distance = f64_sub(f64_load(rows->shift + i), f64_load(rows->target_logit + i));
-    vec away = magnitude(f64_fma(f64_load(rows->exponent + i), number(LN2), distance));
-    away = f64_fma(zero, others, away); /* NaN if others are no number */
+    const vec away = magnitude(f64_fma(f64_load(rows->exponent + i), number(LN2), distance));
     const vec strange = f64_less(zero, others, f64_less(away, number(far), zero, one), one);
     return !f64_any_less(zero, strange);
 }

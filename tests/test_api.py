@@ -183,11 +183,6 @@ def test_the_common_call_sees_shared_memory(rng):
 LOSSES = (xent.cross_entropy, xent.cross_entropy_and_grad, xent.cross_entropy_grad)
 
 
-@pytest.fixture(params=["float16", "bfloat16"])
-def half(request):
-    return np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if request.param == "bfloat16" else np.float16)
-
-
 @pytest.fixture
 def options(rng):
     """Return every option that an array of labels, shape (2, 3, 4), and logits of 5 classes can have."""

@@ -235,3 +235,41 @@ print((peak() - before) * 1024 / x.nbytes)
 def test_no_memory_that_grows_with_the_logits(layout):
     run = subprocess.run([sys.executable, "-c", MEASURE, layout], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 0.06
+
+
+# A page that nobody may touch before and behind the arrays, as far as their dtypes allow.
+GUARDED = """
+import ctypes, mmap
+import numpy as np, xent
+PAGE = mmap.PAGESIZE
+libc = ctypes.CDLL(None, use_errno=True)
+memory = mmap.mmap(-1, 40 * PAGE)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+for page in (0, 19, 39):
+    assert libc.mprotect(ctypes.c_void_p(start + page * PAGE), ctypes.c_size_t(PAGE), 0) == 0
+rng = np.random.default_rng(0)
+for dtype in (np.float32, np.float64, np.float16):
+    for classes in (*range(1, 20), 64, 100, 128, 129, 150, 1000):
+        for rows in (1, 7, 16, 23, 50):
+            size = rows * classes
+            nbytes = size * np.dtype(dtype).itemsize
+            if nbytes > 17 * PAGE:
+                continue
+            target = rng.integers(classes, size=rows)
+            x = rng.normal(size=(rows, classes)).astype(dtype)
+            expected = xent.cross_entropy_grad(x, target)
+            for begins in (True, False):
+                at = [PAGE, 20 * PAGE] if begins else [19 * PAGE - nbytes, 39 * PAGE - nbytes]
+                logits, grad = (np.frombuffer(memory, dtype, size, offset=offset).reshape(x.shape) for offset in at)
+                logits[...] = x
+                xent.cross_entropy(logits, target)
+                xent.cross_entropy_and_grad(logits, target, grad_out=grad)
+                np.testing.assert_array_equal(grad, expected)
+                xent.softmax(logits, out=logits)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects pages as Linux does")
+def test_nothing_outside_the_arrays_is_touched():
+    run = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

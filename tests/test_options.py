@@ -273,6 +273,30 @@ def every_option(rng, shape, kind):
     return target, options
 
 
+@pytest.mark.parametrize("classes", [3, 10, 100, 129, 3000])
+def test_a_scale_is_not_rounded(rng, classes):
+    """Beside logits far from zero, rounding scale * x to a float would show."""
+    x = rng.uniform(-3000, 3000, size=(40, classes)).astype(np.float32)
+    x[:20] = 2500 + rng.uniform(-30, 30, size=(20, classes))
+    target = np.argmax(x, axis=1)
+    given = {"reduction": "none", "scale": 0.1}
+    loss, grad = xent.cross_entropy_and_grad(x, target, **given)
+    exact_loss, exact_grad = xent.cross_entropy_and_grad(x.astype(np.float64), target, **given)
+    assert ulps(loss, exact_loss) <= 1
+    assert ulps(grad, exact_grad) <= 2
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("classes", [3, 64, 128])
+def test_halves_are_rounded_floats(rng, half, classes, order):
+    x = np.asarray(rng.normal(size=(200, classes), scale=3).astype(half), order=order)
+    target = rng.integers(classes, size=200)
+    loss, grad = xent.cross_entropy_and_grad(x, target)
+    wide_loss, wide_grad = xent.cross_entropy_and_grad(x.astype(np.float32), target)
+    np.testing.assert_array_equal(grad, wide_grad.astype(half))
+    assert loss == wide_loss
+
+
 KINDS = ("labels", "labels of plain logits", "probabilities", "sparse")
 PER_ROW = ("sample_weight", "class_mask")
 
