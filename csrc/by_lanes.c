@@ -33,13 +33,22 @@ struct workspace {
     char *passage;
 };
 
+/* Distributions over the classes, that of the class kept apart being zero in its tile. */
+struct labels {
+    struct xent_tile tile;
+    double of_kept[XENT_ROWS], rest[XENT_ROWS], spread[XENT_ROWS];
+    struct cells cells;
+};
+
 /* What options make of the rows. */
 struct weights {
     double of_row[XENT_ROWS]; /* zero where the row does not count */
     bool all_count;
     bool marks; /* there are masked classes, whose terms have to be known */
-    double counts[XENT_ROWS], shares[XENT_ROWS];
-    struct cells logits; /* only if it marks */
+    double counts[XENT_ROWS];
+    struct xent_lanes_less less; /* what every class gets of a row's label, and its labels */
+    struct cells logits;         /* only if it marks */
+    struct labels labels;        /* if they are distributions */
 };
 
 /* For second derivatives the largest class is in the place of a target, and the target `label` is a
@@ -57,6 +66,11 @@ static bool reads_own(const struct xent_job *job) {
     return xent_working_dtype(job) == job->problem->dtype && !job->problem->swapped;
 }
 
+static bool labels_are_own(const struct xent_job *job) {
+    const struct xent_labels *const labels = job->dense_labels ? &job->options->labels : NULL;
+    return !labels || (labels->dtype == xent_working_dtype(job) && !labels->swapped);
+}
+
 static bool writes_own(const struct xent_job *job, bool wide) {
     return xent_working_dtype(job) == job->problem->dtype || wide;
 }
@@ -67,7 +81,7 @@ struct layout {
 };
 
 static struct layout layout_of(const struct xent_job *job) {
-    const bool own = reads_own(job) && writes_own(job, false);
+    const bool own = reads_own(job) && labels_are_own(job) && writes_own(job, false);
     return (struct layout){
         .weights = job->options ? xent_whole_lines(sizeof(struct weights)) : 0,
         .second = job->second ? xent_whole_lines(sizeof(struct second)) : 0,
@@ -97,7 +111,8 @@ static struct workspace *workspace_of(const struct xent_job *job, int member) {
     work->second = job->second ? (struct second *)(void *)(p + second) : NULL;
     work->passage = size.passage ? p + passage : NULL;
     if (job->options) {
-        memset(work->weights->shares, 0, sizeof work->weights->shares);
+        memset(&work->weights->less, 0, sizeof work->weights->less);
+        work->weights->less.weights = job->options->class_weight;
     }
     if (job->second) {
         memset(work->second, 0, sizeof *work->second);
@@ -157,12 +172,12 @@ static struct passage passage_of(const struct xent_job *job, struct xent_cells a
 }
 
 static struct xent_cells read_cells(const struct xent_job *job, struct xent_cells array,
+                                    enum xent_dtype dtype, bool swapped,
                                     const struct xent_tile *tile, char *buffer) {
-    const struct xent_problem *const problem = job->problem;
     const struct passage passage = passage_of(job, array, tile, buffer);
     for (size_t i = 0; i < passage.lines; i++) {
         const struct xent_strided from = {array.data + (ptrdiff_t)i * passage.line_stride,
-                                          passage.stride, problem->dtype, problem->swapped};
+                                          passage.stride, dtype, swapped};
         job->kernels->read(&from, passage.size, buffer + i * passage.size * job->itemsize);
     }
     return passage.cells;
@@ -198,7 +213,8 @@ static void load(const struct xent_job *job, const struct group *group, struct w
     const struct xent_tile *const tile = &group->tile;
     struct xent_cells logits = cells_of(job, LOGITS, group, job->problem->logits_stride);
     if (!reads_own(job)) {
-        logits = read_cells(job, logits, tile, work->passage);
+        const struct xent_problem *const problem = job->problem;
+        logits = read_cells(job, logits, problem->dtype, problem->swapped, tile, work->passage);
     }
     job->kernels->lanes_load(tile, logits);
     const char *mask = xent_has(job, MASK) ? xent_address(job, MASK, &group->at) : NULL;
@@ -206,6 +222,13 @@ static void load(const struct xent_job *job, const struct group *group, struct w
         job->kernels->mask(line_of(tile, k), tile->rows, mask, xent_stride(job, MASK));
         mask += job->options->mask_stride;
     }
+}
+
+/* The weights of rows with labels, or with distributions. */
+static void take_weights(const struct xent_job *job, const struct group *group, const size_t *label,
+                         struct weights *weights) {
+    weights->all_count = !job->options->ignores && !xent_has(job, ROW_WEIGHT);
+    xent_row_weights(job, &group->at, group->tile.rows, label, weights->of_row);
 }
 
 /* The labels and weights of the group's rows. */
@@ -216,11 +239,40 @@ static void take_labels(const struct xent_job *job, const struct group *group, s
     if (!weights) {
         return;
     }
-    weights->all_count = !job->options->ignores && !xent_has(job, ROW_WEIGHT);
-    xent_row_weights(job, &group->at, rows, label, weights->of_row);
+    take_weights(job, group, label, weights);
     for (size_t i = 0; !weights->all_count && i < rows; i++) {
         label[i] = weights->of_row[i] != 0 ? label[i] : 0; /* it need not be a class */
     }
+}
+
+/* The labels' tile, and what there is to know of it. */
+static void take_distributions(const struct xent_job *job, const struct group *group,
+                               struct workspace *work) {
+    static const double zeros[XENT_ROWS];
+    const struct xent_labels *const given = &job->options->labels;
+    const struct xent_tile *const tile = &group->tile;
+    struct xent_rows *const rows = &work->rows;
+    struct labels *const labels = &work->weights->labels;
+    labels->tile = *tile;
+    labels->tile.cells = labels->cells.bytes;
+    struct xent_cells cells = cells_of(job, LABELS, group, given->probabilities_stride);
+    if (!labels_are_own(job)) {
+        cells = read_cells(job, cells, given->dtype, given->swapped, tile, work->passage);
+    }
+    job->kernels->lanes_load(&labels->tile, cells);
+    job->kernels->lanes_take(&labels->tile, work->target, labels->of_kept);
+    job->kernels->lanes_put(&labels->tile, work->target, zeros);
+    job->kernels->lanes_spread(tile, &labels->tile, job->options->class_weight, rows,
+                               work->weights->counts);
+    memcpy(labels->rest, rows->rest, sizeof labels->rest);
+    memcpy(labels->spread, rows->spread, sizeof labels->spread);
+    work->weights->less.labels = &labels->tile;
+}
+
+/* A row's sums over the classes but its target, each times a coefficient. Zero times infinity is
+ * zero. */
+static double times(double coefficient, double sum) {
+    return coefficient != 0 ? coefficient * sum : 0;
 }
 
 /* The rows' coefficients, as xent_take_coefficients has them. */
@@ -230,8 +282,11 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
     const struct xent_tile *const tile = &group->tile;
     struct weights *const weights = work->weights;
     struct xent_rows *const rows = &work->rows;
+    if (job->dense_labels) {
+        take_distributions(job, group, work);
+    }
     if (job->shares) {
-        job->kernels->lanes_spread(tile, options->class_weight, rows, weights->counts);
+        job->kernels->lanes_spread(tile, NULL, options->class_weight, rows, weights->counts);
     }
     weights->marks = false;
     for (size_t i = 0; i < tile->rows; i++) {
@@ -240,14 +295,22 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
         const struct xent_coefficients c =
             xent_coefficients_of(options, weights->of_row[i], unmasked);
         const double of_target = xent_class_weight(job, work->target[i]);
-        rows->own[i] = c.labels * of_target + (present ? c.weights * of_target : 0);
+        const double label = job->dense_labels ? weights->labels.of_kept[i] * of_target : of_target;
+        rows->own[i] = times(c.labels, label) + (present ? c.weights * of_target : 0);
         rows->square[i] = weights->of_row[i] * options->z_loss;
         rows->target_slope[i] = 1;
         if (job->shares) {
-            weights->shares[i] = c.weights;
+            weights->less.offset[i] = c.weights;
             weights->marks = weights->marks || unmasked < (double)tile->classes;
-            rows->rest[i] = c.weights != 0 ? c.weights * rows->rest[i] : 0;
-            rows->spread[i] = c.weights != 0 ? c.weights * rows->spread[i] : 0;
+            rows->rest[i] = times(c.weights, rows->rest[i]);
+            rows->spread[i] = times(c.weights, rows->spread[i]);
+        }
+        if (job->dense_labels) {
+            const double rest = times(c.labels, weights->labels.rest[i]);
+            const double spread = times(c.labels, weights->labels.spread[i]);
+            weights->less.by_labels[i] = c.labels;
+            rows->rest[i] = job->shares ? rows->rest[i] + rest : rest;
+            rows->spread[i] = job->shares ? rows->spread[i] + spread : spread;
         }
     }
     if (weights->marks) {
@@ -262,6 +325,9 @@ static void take_rows(const struct xent_job *job, const struct group *group,
         take_labels(job, group, work->target, work->weights);
     } else if (has_target(job)) {
         job->kernels->lanes_largest(&group->tile, work->target);
+        if (job->dense_labels) {
+            take_weights(job, group, NULL, work->weights);
+        }
     }
     if (has_target(job)) {
         job->kernels->lanes_take(&group->tile, work->target, work->rows.target_logit);
@@ -301,11 +367,12 @@ static void emit_shared(const struct xent_job *job, const struct group *group,
     for (size_t k = 0; weights->marks && k < tile->classes; k++) {
         job->kernels->mark(line_of(tile, k), tile->rows, line_of(&logits, k));
     }
-    for (size_t i = 0; i < tile->rows; i++) { /* infinity times zero is zero here */
-        weights->shares[i] *= weights->shares[i] != 0 ? work->rows.upstream[i] : 1;
+    struct xent_lanes_less *const less = &weights->less;
+    for (size_t i = 0; i < tile->rows; i++) {
+        less->offset[i] = times(less->offset[i], work->rows.upstream[i]);
+        less->by_labels[i] = times(less->by_labels[i], work->rows.upstream[i]);
     }
-    job->kernels->lanes_emit_less(tile, &work->factors, weights->shares,
-                                  job->options->class_weight);
+    job->kernels->lanes_emit_less(tile, &work->factors, less);
 }
 
 /* The values take the place of what reduce has left in the tile.
@@ -317,7 +384,7 @@ static void emit(const struct xent_job *job, const struct group *group, struct w
         return;
     }
     job->finish->factors(&work->rows, group->tile.rows, job->single, &work->factors);
-    if (job->shares) {
+    if (job->shares || job->dense_labels) {
         emit_shared(job, group, work);
     } else {
         job->kernels->lanes_emit(&group->tile, &work->factors);
@@ -339,7 +406,7 @@ static void take_second(const struct xent_job *job, const struct group *group,
         second->weight[i] = work->weights->of_row[i] * xent_class_weight(job, second->label[i]);
     }
     if (job->problem->curvature_kind == XENT_LIGHTGBM) {
-        job->kernels->lanes_spread(&group->tile, NULL, &work->rows, second->unmasked);
+        job->kernels->lanes_spread(&group->tile, NULL, NULL, &work->rows, second->unmasked);
     }
 }
 

@@ -191,6 +191,15 @@ struct xent_lanes_bend {
     char *cells; /* of a tile for the second derivatives */
 };
 
+/* What is subtracted from the terms of rows side by side: (offset + labels * by_labels) * weights,
+ * the weights being ones where they are NULL. Marked terms count as zero, and no offset is
+ * subtracted from them. */
+struct xent_lanes_less {
+    double offset[XENT_ROWS], by_labels[XENT_ROWS];
+    const struct xent_tile *labels; /* or NULL */
+    const double *weights;
+};
+
 /* What reduce does on its way, so that memory is read and written while the arithmetic goes on. */
 struct xent_aside {
     void *exps;              /* gets the terms, scaled like the sum, unless NULL */
@@ -268,15 +277,15 @@ struct xent_aside {
            (const struct xent_tile *tile, double scale, bool keep, struct xent_rows *rows))        \
     KERNEL(lanes_emit, void, (const struct xent_tile *tile, const struct xent_factors *factors))   \
     /* The classes of every row that are not masked: their `top`, their sum of weights (or of      \
-     * ones) as `rest`, that of weights * (top - z) as `spread`, and how many they are. */         \
+     * ones) as `rest`, that of weights * (top - z) as `spread`, and how many they are; or with    \
+     * labels, which may be of masked classes, the sums of labels * weights likewise. */           \
     KERNEL(lanes_spread, void,                                                                     \
-           (const struct xent_tile *tile, const double *weights, struct xent_rows *rows,           \
-            double *counts))                                                                       \
-    /* As lanes_emit, but less offset * weights (or ones); marked terms count as zero, and nothing \
-     * is subtracted from them. */                                                                 \
+           (const struct xent_tile *tile, const struct xent_tile *labels, const double *weights,   \
+            struct xent_rows *rows, double *counts))                                               \
+    /* As lanes_emit, but less what `less` says. */                                                \
     KERNEL(lanes_emit_less, void,                                                                  \
            (const struct xent_tile *tile, const struct xent_factors *factors,                      \
-            const double *offset, const double *weights))                                          \
+            const struct xent_lanes_less *less))                                                   \
     /* The gradient takes the place of the terms. */                                               \
     KERNEL(lanes_bend, void, (const struct xent_tile *tile, const struct xent_lanes_bend *bend))   \
     KERNEL(lanes_emit_shifted, void,                                                               \

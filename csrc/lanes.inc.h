@@ -345,17 +345,22 @@ static void V(lanes_emit)(const struct xent_tile *tile, const struct xent_factor
 }
 
 static void V(lanes_emit_less)(const struct xent_tile *tile, const struct xent_factors *factors,
-                               const double *offset, const double *weights) {
+                               const struct xent_lanes_less *less) {
     const V(vec) zero = V(set1)(0);
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
         const struct V(factor) factor = V(factor_of_rows)(factors, row);
-        const V(vec) of_row = V(of_doubles)(offset + row);
+        const V(vec) offset = V(of_doubles)(less->offset + row);
+        const V(vec) by_labels = V(of_doubles)(less->by_labels + row);
         for (size_t k = 0; k < tile->classes; k++) {
             REAL *const e = V(tile_at)(tile, k, row);
             const V(vec) term = V(load)(e);
-            const V(vec) of_class = V(mul)(of_row, V(set1)(weights ? (REAL)weights[k] : 1));
-            const V(vec) less = V(less)(term, zero, zero, of_class);
-            V(store)(e, V(times_less)(V(max)(zero, term), &factor, less));
+            const V(vec) weight = V(set1)(less->weights ? (REAL)less->weights[k] : 1);
+            V(vec) by = V(less)(term, zero, zero, V(mul)(offset, weight));
+            if (less->labels) {
+                const V(vec) label = V(load)(V(tile_at)(less->labels, k, row));
+                by = V(fma)(V(mul)(label, weight), by_labels, by);
+            }
+            V(store)(e, V(times_less)(V(max)(zero, term), &factor, by));
         }
     }
 }
@@ -372,7 +377,8 @@ static void V(lanes_emit_shifted)(const struct xent_tile *tile, const double *hi
 }
 
 /* Eight rows of a tile. */
-XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, size_t row, const double *weights,
+XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, size_t row,
+                                const struct xent_tile *labels, const double *weights,
                                 struct xent_rows *rows, double *counts) {
     const vec zero = number(0), one = number(1), masked = number(-INFINITY);
     vec top = masked, count = zero;
@@ -384,10 +390,11 @@ XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, size_t row, const 
     for (size_t k = 0; k < tile->classes; k++) {
         const vec x = V(widen)(V(tile_at)(tile, k, row));
         const vec weight = weights ? number(weights[k]) : one;
-        const vec c = f64_less(masked, x, weight, zero);
+        const vec c = labels ? f64_mul(V(widen)(V(tile_at)(labels, k, row)), weight)
+                             : f64_less(masked, x, weight, zero);
         count = f64_add(count, f64_less(masked, x, one, zero));
         V(carry)(&mass, c);
-        V(carry)(&spread, f64_less(zero, c, f64_mul(c, f64_sub(top, x)), zero));
+        V(carry)(&spread, f64_less(zero, magnitude(c), f64_mul(c, f64_sub(top, x)), zero));
     }
     f64_store(rows->top + row, top);
     f64_store(rows->rest + row, f64_add(mass.high, mass.low));
@@ -395,10 +402,10 @@ XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, size_t row, const 
     f64_store(counts + row, count);
 }
 
-static void V(lanes_spread)(const struct xent_tile *tile, const double *weights,
-                            struct xent_rows *rows, double *counts) {
+static void V(lanes_spread)(const struct xent_tile *tile, const struct xent_tile *labels,
+                            const double *weights, struct xent_rows *rows, double *counts) {
     for (size_t row = 0; row < tile->rows; row += f64_LANES) {
-        V(spread_rows)(tile, row, weights, rows, counts);
+        V(spread_rows)(tile, row, labels, weights, rows, counts);
     }
 }
 

@@ -52,8 +52,10 @@ static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool only_weighs = options->label_smoothing == 0 && options->z_loss == 0 &&
                              options->scale == 1 && !options->mask.data;
-    return options->softcap == 0 && problem->target.data &&
-           (!problem->curvature.data || only_weighs);
+    const bool integers = problem->target.data;
+    const bool dense = options->labels.probabilities.data && !options->labels.indices.data;
+    return options->softcap == 0 &&
+           (problem->curvature.data ? integers && only_weighs : integers || dense);
 }
 
 static bool takes_lanes(const struct xent_problem *problem) {
