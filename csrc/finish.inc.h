@@ -315,12 +315,13 @@ XENT_INLINE void store_scale(struct xent_rows *rows, size_t i, struct pair other
     f64_store(rows->target_gradient + i, f64_add(negative(gradient), poison));
 }
 
-/* Whether eight rows without options all have other classes than the target, and none of these so
- * far from it that an exponent is at its end: then nothing has to be chosen below. */
-XENT_INLINE bool are_usual(const struct xent_rows *rows, size_t i) {
+/* Whether eight rows all have other classes than the target, and none of these so far from it that
+ * an exponent is at its end: then nothing has to be chosen below. */
+XENT_INLINE bool are_usual(const struct xent_rows *rows, size_t i,
+                           const struct xent_request *request) {
     const double far = 500;
     const vec others = f64_load(rows->others + i), zero = number(0), one = number(1);
-    const vec distance = f64_sub(f64_load(rows->shift + i), f64_load(rows->target_logit + i));
+    const vec distance = distance_from(rows, i, f64_load(rows->shift + i), request).high;
     const vec away = magnitude(f64_fma(f64_load(rows->exponent + i), number(LN2), distance));
     const vec strange = f64_less(zero, others, f64_less(away, number(far), zero, one), one);
     return !f64_any_less(zero, strange);
@@ -442,7 +443,7 @@ XENT_INLINE void finish_vector(struct xent_rows *rows, size_t i, const struct xe
     {                                                                                              \
         const struct xent_request known = {by, single, options, request->lse, request->scale};     \
         for (size_t i = 0; i < count; i += f64_LANES) {                                            \
-            if (!options && are_usual(rows, i)) {                                                  \
+            if (are_usual(rows, i, &known)) {                                                      \
                 finish_vector(rows, i, &known, true);                                              \
             } else {                                                                               \
                 finish_vector(rows, i, &known, false);                                             \
