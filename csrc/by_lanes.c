@@ -8,7 +8,6 @@
 
 #include <math.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 
 enum { VECTOR = 64 }; /* bytes, on every instruction set */
 
@@ -156,6 +155,8 @@ struct passage {
     struct xent_cells cells;       /* of the buffer */
 };
 
+static ptrdiff_t size_of(ptrdiff_t stride) { return stride < 0 ? -stride : stride; }
+
 static struct passage passage_of(const struct xent_job *job, struct xent_cells array,
                                  const struct xent_tile *tile, char *buffer) {
     const size_t rows = tile->rows, classes = tile->classes;
@@ -164,7 +165,7 @@ static struct passage passage_of(const struct xent_job *job, struct xent_cells a
     if (array.row_stride == (ptrdiff_t)classes * array.class_stride) {
         return (struct passage){1, rows * classes, 0, array.class_stride, by_rows};
     }
-    if (labs(array.row_stride) < labs(array.class_stride)) {
+    if (size_of(array.row_stride) < size_of(array.class_stride)) {
         const struct xent_cells by_classes = {buffer, item, (ptrdiff_t)rows * item};
         return (struct passage){classes, rows, array.class_stride, array.row_stride, by_classes};
     }

@@ -159,7 +159,7 @@ XENT_INLINE struct logarithm log_one_plus(struct pair x, bool single) {
     const vec e = f64_add(f64_exponent(u), f64_less(sqrt2, m, one, number(0)));
 
     /* Where the exponent is zero, x itself is known better than u - 1. */
-    const vec away = single ? e : magnitude(e); /* of float x > 0 */
+    const vec away = single ? e : magnitude(e); /* of float x >= 0 */
     const vec g = f64_less(away, half, x.high, f64_sub(f, one));
     const vec s = f64_div(g, f64_add(number(2), g)), z = f64_mul(s, s);
     if (single) {

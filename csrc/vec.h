@@ -51,21 +51,6 @@ static const uint64_t f64_BELOW_EXPONENT = 0x800fffffffffffff, f64_ONE = 0x3ff00
 static const uint64_t f64_FIELD = 0x7ff, f64_INTEGER = 0x4330000000000000;
 static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
 
-/* load_first and store_first likewise, for instruction sets without one of their own. */
-#define XENT_DEFINE_LOAD_FIRST(prefix, real)                                                       \
-    XENT_INLINE prefix##_vec prefix##_load_first(const real *p, size_t n, prefix##_vec rest) {     \
-        real lanes[prefix##_LANES];                                                                \
-        prefix##_store(lanes, rest);                                                               \
-        memcpy(lanes, p, n * sizeof(real));                                                        \
-        return prefix##_load(lanes);                                                               \
-    }
-#define XENT_DEFINE_STORE_FIRST(prefix, real)                                                      \
-    XENT_INLINE void prefix##_store_first(real *p, size_t n, prefix##_vec x) {                     \
-        real lanes[prefix##_LANES];                                                                \
-        prefix##_store(lanes, x);                                                                  \
-        memcpy(p, lanes, n * sizeof(real));                                                        \
-    }
-
 /* transpose for instruction sets without one of their own. */
 #define XENT_DEFINE_TRANSPOSE(prefix, real)                                                        \
     XENT_INLINE void prefix##_transpose(const char *from, ptrdiff_t from_stride, char *to,         \
@@ -80,6 +65,21 @@ static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
         for (ptrdiff_t j = 0; j < prefix##_SQUARE; j++) {                                          \
             memcpy(to + j * to_stride, block[j], sizeof block[j]);                                 \
         }                                                                                          \
+    }
+
+/* load_first and store_first likewise, for instruction sets without one of their own. */
+#define XENT_DEFINE_LOAD_FIRST(prefix, real)                                                       \
+    XENT_INLINE prefix##_vec prefix##_load_first(const real *p, size_t n, prefix##_vec rest) {     \
+        real lanes[prefix##_LANES];                                                                \
+        prefix##_store(lanes, rest);                                                               \
+        memcpy(lanes, p, n * sizeof(real));                                                        \
+        return prefix##_load(lanes);                                                               \
+    }
+#define XENT_DEFINE_STORE_FIRST(prefix, real)                                                      \
+    XENT_INLINE void prefix##_store_first(real *p, size_t n, prefix##_vec x) {                     \
+        real lanes[prefix##_LANES];                                                                \
+        prefix##_store(lanes, x);                                                                  \
+        memcpy(p, lanes, n * sizeof(real));                                                        \
     }
 
 /* of_floats and to_floats of a pair of vectors of n lanes each. */
