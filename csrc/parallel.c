@@ -146,11 +146,13 @@ static void wait_while(struct signal *signal, int value) {
     (void)pthread_mutex_unlock(&signal->mutex);
 }
 
+static bool is_slept_on(struct signal *signal) { return atomic_load(&signal->sleepers) > 0; }
+
 /* Either the store is seen by who is about to sleep, or the sleeper is seen here: both accesses of
  * both sides are sequentially consistent. */
 static void change_to(struct signal *signal, int value) {
     atomic_store(&signal->value, value);
-    if (atomic_load(&signal->sleepers) > 0) {
+    if (is_slept_on(signal)) {
         (void)pthread_mutex_lock(&signal->mutex);
         (void)pthread_cond_broadcast(&signal->changed);
         (void)pthread_mutex_unlock(&signal->mutex);
@@ -170,7 +172,9 @@ struct worker {
     xent_work *work; /* what is offered, with its arguments */
     void *context;
     int member, team;
+    pthread_t thread;
     atomic_int processor; /* of the caller, as it offered */
+    atomic_int kept_off;  /* the processor that its affinity leaves out, or -1 */
     struct worker *next;  /* in the pool, or in the team it is in */
 };
 
@@ -178,24 +182,6 @@ struct worker {
 static bool take_offer(struct worker *worker, enum slot_state next) {
     int offered = OFFERED;
     return atomic_compare_exchange_strong(&worker->state.value, &offered, (int)next);
-}
-
-/* Where every processor is taken, by a BLAS's waiting threads for instance, the scheduler likes to
- * wake a worker on its caller's processor, where it does nothing but interrupt. It moves away, to
- * where the program's first thread may run at this time. */
-static void leave_callers_processor(struct worker *worker) {
-#    ifdef __linux__
-    const int processor = atomic_load(&worker->processor);
-    cpu_set_t set[8]; /* as in team_size.c */
-    if (sched_getcpu() == processor && sched_getaffinity(getpid(), sizeof set, set) == 0) {
-        CPU_CLR_S((size_t)processor, sizeof set, set);
-        if (CPU_COUNT_S(sizeof set, set) > 0) {
-            (void)sched_setaffinity(0, sizeof set, set);
-        }
-    }
-#    else
-    (void)worker;
-#    endif
 }
 
 static int this_processor(void) {
@@ -206,11 +192,34 @@ static int this_processor(void) {
 #    endif
 }
 
+/* Keeps a worker off its caller's processor: to where the program's first thread may run at this
+ * time. The scheduler likes to wake it there, where every processor is taken (by a BLAS's waiting
+ * threads, for instance) or where it ran last; then it interrupts its caller, or waits for
+ * milliseconds until that has had its time. */
+static void keep_off(struct worker *worker, pthread_t thread, int processor) {
+#    ifdef __linux__
+    cpu_set_t set[8]; /* as in team_size.c */
+    if (processor < 0 || atomic_load(&worker->kept_off) == processor ||
+        sched_getaffinity(getpid(), sizeof set, set) != 0) {
+        return;
+    }
+    CPU_CLR_S((size_t)processor, sizeof set, set);
+    if (CPU_COUNT_S(sizeof set, set) > 0 && pthread_setaffinity_np(thread, sizeof set, set) == 0) {
+        atomic_store(&worker->kept_off, processor);
+    }
+#    else
+    (void)worker, (void)thread, (void)processor;
+#    endif
+}
+
 static void *work_for_ever(void *argument) {
     struct worker *worker = argument;
     for (;;) {
         wait_while(&worker->state, IDLE);
-        leave_callers_processor(worker);
+        const int callers = atomic_load(&worker->processor);
+        if (this_processor() == callers) { /* it was not asleep, or its caller has moved */
+            keep_off(worker, pthread_self(), callers);
+        }
         if (take_offer(worker, TAKEN)) {
             worker->work(worker->context, worker->member, worker->team);
             change_to(&worker->state, IDLE);
@@ -244,13 +253,12 @@ __attribute__((constructor)) static void watch_for_forks(void) {
 
 /* Starts the thread of a worker. Signals are for the threads of the program. */
 static bool start(struct worker *worker) {
-    pthread_t thread;
     sigset_t all, before;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    const bool started = pthread_create(&thread, NULL, work_for_ever, worker) == 0;
+    const bool started = pthread_create(&worker->thread, NULL, work_for_ever, worker) == 0;
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return started && pthread_detach(thread) == 0;
+    return started && pthread_detach(worker->thread) == 0;
 }
 
 /* A new worker, or NULL. It is never freed. */
@@ -260,6 +268,7 @@ static struct worker *make_worker(void) {
         return NULL;
     }
     atomic_init(&worker->processor, -1);
+    atomic_init(&worker->kept_off, -1);
     if (!make_signal(&worker->state, IDLE) || !start(worker)) {
         free(worker);
         return NULL;
@@ -313,6 +322,9 @@ static struct worker *offer(xent_work *work, void *context, int team) {
         atomic_store(&worker->processor, processor);
         worker->next = last;
         last = worker;
+        if (is_slept_on(&worker->state)) {
+            keep_off(worker, worker->thread, processor);
+        }
         change_to(&worker->state, OFFERED);
     }
     return last;
