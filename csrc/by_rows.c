@@ -36,8 +36,9 @@ struct parts {
 /* What is kept of a row between reduce and emit. */
 struct row_space {
     struct parts blocks; /* those of the logits */
-    char *exps;   /* of every class, see move_from; NULL where nothing is emitted from them */
-    char *slopes; /* of every class; NULL without softcap */
+    char *exps; /* of every class, see move_from; NULL where nothing is emitted from them */
+    struct xent_factor *factors; /* of every block's; likewise */
+    char *slopes;                /* of every class; NULL without softcap */
     struct xent_listed listed;
     struct xent_finding *findings; /* of every block; NULL but for an evaluation */
 };
@@ -78,7 +79,7 @@ static bool emits_in_place(const struct xent_job *job) {
 
 /* The sizes of the parts of a workspace. */
 struct layout {
-    size_t spaces, scalars, sums, notes, exps, slopes, listed;
+    size_t spaces, scalars, sums, notes, exps, factors, slopes, listed;
     size_t whole_sums, whole_notes;
     size_t load, lows, store, labels, bent, vector;
     size_t findings, terms, uncapped, best, edge;
@@ -102,6 +103,7 @@ static struct layout layout_of(const struct xent_job *job) {
         .sums = xent_whole_lines((notes ? 2 : 1) * count_blocks(job) * sizeof(struct xent_sum)),
         .notes = notes ? xent_whole_lines(count_blocks(job) * sizeof(struct xent_note)) : 0,
         .exps = from_exps ? row + PAGE : 0,
+        .factors = from_exps ? xent_whole_lines(count_blocks(job) * sizeof(struct xent_factor)) : 0,
         .slopes = caps ? row : 0,
         .listed = xent_whole_lines(listed * sizeof(size_t)),
         .whole_sums = xent_whole_lines(2 * whole * sizeof(struct xent_sum)),
@@ -122,8 +124,8 @@ static struct layout layout_of(const struct xent_job *job) {
 
 size_t xent_rows_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
-    const size_t space =
-        size.sums + size.notes + size.exps + size.slopes + 4 * size.listed + size.findings;
+    const size_t space = size.sums + size.notes + size.exps + size.factors + size.slopes +
+                         4 * size.listed + size.findings;
     return 2 * size.scalars + size.spaces * space + size.whole_sums + size.whole_notes + size.load +
            size.lows + size.store + size.labels + size.bent + size.vector + size.terms +
            size.uncapped + size.best + size.edge;
@@ -148,6 +150,7 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
         work.rows[i] = (struct row_space){
             .blocks = {take(&p, size.sums), take(&p, size.notes), count_blocks(job)},
             .exps = take(&p, size.exps),
+            .factors = take(&p, size.factors),
             .slopes = take(&p, size.slopes),
             .listed = {.class = take(&p, size.listed),
                        .coefficient = take(&p, size.listed),
@@ -196,10 +199,9 @@ struct row {
     struct row_space space;
     struct parts merged; /* the same blocks, or those of the whole row, once it is merged */
     struct xent_rows *scalars;
-    size_t lane;               /* of the scalars */
-    bool counts;               /* else its logits are not read, and its values are zero */
-    size_t target;             /* the class that is kept out of the sum; XENT_NO_CLASS: none */
-    struct xent_factor factor; /* of the terms, where the row is one block and is emitted */
+    size_t lane;   /* of the scalars */
+    bool counts;   /* else its logits are not read, and its values are zero */
+    size_t target; /* the class that is kept out of the sum; XENT_NO_CLASS: none */
     struct xent_coefficients shares; /* with options */
     struct xent_label label;         /* for an evaluation */
     struct xent_second second;
@@ -490,15 +492,25 @@ static bool is_one_sum(const struct xent_job *job, const struct row *row) {
            scalars->shift[row->lane] == block->shift;
 }
 
-/* The factors of so many rows that are finished, from the first lane on, all at once. */
-static void take_factors(const struct xent_job *job, struct row *rows, size_t count) {
+/* The factors of so many rows that are finished, from the first lane on: of all blocks at once, or
+ * of all rows where each is one block. */
+static void take_factors(const struct xent_job *job, const struct row *rows, size_t count) {
     struct xent_factors factors;
-    if (count_blocks(job) > 1 || !rows->space.exps) {
+    if (!rows->space.exps) {
         return;
     }
-    job->finish->factors(rows->scalars, count, job->single, &factors);
+    if (count_blocks(job) == 1) {
+        job->finish->factors(rows->scalars, count, job->single, &factors);
+    }
     for (size_t i = 0; i < count; i++) {
-        rows[i].factor = (struct xent_factor){factors.high[i], factors.low[i], factors.post[i]};
+        const struct row *const row = &rows[i];
+        if (is_one_sum(job, row)) {
+            *row->space.factors =
+                (struct xent_factor){factors.high[i], factors.low[i], factors.post[i]};
+        } else if (row->counts) {
+            job->finish->block_factors(row->scalars, row->lane, row->space.blocks.sums,
+                                       count_blocks(job), &job->request, row->space.factors);
+        }
     }
 }
 
@@ -563,15 +575,6 @@ static void subtract_options(const struct xent_job *job, const struct row *row,
     }
 }
 
-/* What a block's terms are multiplied by. */
-static struct xent_factor factor_of(const struct xent_job *job, const struct row *row,
-                                    size_t index) {
-    const struct xent_sum *block = &row->space.blocks.sums[index];
-    return is_one_sum(job, row)
-               ? row->factor
-               : job->finish->factor(row->scalars, row->lane, block, &job->request);
-}
-
 /* Only what is asked for is filled in: a store waits behind those that go past the caches. */
 static void open_outlet(const struct xent_job *job, const struct row *row,
                         const struct workspace *work, size_t index, struct outlet *outlet) {
@@ -584,7 +587,7 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
     const size_t offset = block.begin * job->itemsize;
     outlet->emission.exps = row->space.exps + offset;
     outlet->emission.out = store_to(job, row, work, block);
-    outlet->emission.factor = factor_of(job, row, index);
+    outlet->emission.factor = row->space.factors[index];
     outlet->emission.offset = 0;
     outlet->emission.labels = NULL;
     outlet->emission.own = XENT_NO_CLASS;
@@ -949,6 +952,7 @@ static void between_columns(void *context, size_t stage) {
     conclude_row(job, row, stage, NULL);
     if (!job->notes_shard) {
         xent_finish_rows(job, row->scalars, stage, 1);
+        take_factors(job, row, 1);
     }
     take_second(job, row);
     if (stage + 1 < job->rows) {

@@ -594,12 +594,42 @@ XENT_INLINE struct xent_factor factor_of_block(struct block_scale scale, bool si
     return (struct xent_factor){factors.high[0], factors.low[0], factors.post[0]};
 }
 
-static struct xent_factor factor(const struct xent_rows *rows, size_t row,
-                                 const struct xent_sum *block, const struct xent_request *request) {
+/* The factors of a vector of blocks in the row's own units but for the exponent. */
+XENT_INLINE void factors_alike(struct pair scale, const double *exponents, size_t count,
+                               bool single, struct xent_factor *factors) {
+    struct xent_factors all;
+    factor_vector(scale, f64_load(exponents), single, &all, 0);
+    if (single) {
+        split_factors(&all, f64_LANES);
+    }
+    for (size_t i = 0; i < count; i++) {
+        factors[i] = (struct xent_factor){all.high[i], all.low[i], all.post[i]};
+    }
+}
+
+static void block_factors(const struct xent_rows *rows, size_t row, const struct xent_sum *blocks,
+                          size_t count, const struct xent_request *request,
+                          struct xent_factor *factors) {
     const struct pair scale = {number(rows->scale[row]), number(rows->scale_low[row])};
-    return factor_of_block(
-        scale_of_block(scale, rows->scale_exponent[row], rows, row, block, request),
-        request->single);
+    const double base = rows->scale_exponent[row] - rows->exponent[row];
+    for (size_t i = 0; i < count; i += f64_LANES) {
+        const size_t n = count - i < f64_LANES ? count - i : f64_LANES;
+        double exponents[f64_LANES] = {0};
+        bool alike = true;
+        for (size_t k = 0; k < n; k++) {
+            exponents[k] = base + blocks[i + k].exponent;
+            alike &= blocks[i + k].shift == rows->shift[row];
+        }
+        if (alike) {
+            factors_alike(scale, exponents, n, request->single, factors + i);
+            continue;
+        }
+        for (size_t k = 0; k < n; k++) {
+            factors[i + k] = factor_of_block(scale_of_block(scale, rows->scale_exponent[row], rows,
+                                                            row, &blocks[i + k], request),
+                                             request->single);
+        }
+    }
 }
 
 static struct xent_factor share_factor(const struct xent_rows *rows, size_t row, double by,

@@ -305,10 +305,10 @@ struct xent_aside {
            (struct xent_rows * rows, size_t count, const struct xent_request *request))            \
     /* ln of the sum, as accurate as is what it exceeds one by. */                                 \
     KERNEL(log_near_one, double, (const struct xent_near_one *sum))                                \
-    /* What a block's terms are multiplied by. */                                                  \
-    KERNEL(factor, struct xent_factor,                                                             \
-           (const struct xent_rows *rows, size_t row, const struct xent_sum *block,                \
-            const struct xent_request *request))                                                   \
+    /* What the terms of so many of a row's blocks are multiplied by. */                           \
+    KERNEL(block_factors, void,                                                                    \
+           (const struct xent_rows *rows, size_t row, const struct xent_sum *blocks, size_t count, \
+            const struct xent_request *request, struct xent_factor *factors))                      \
     /* For a multiple of softmax, after XENT_FOR_SECOND. */                                        \
     KERNEL(share_factor, struct xent_factor,                                                       \
            (const struct xent_rows *rows, size_t row, double by, const struct xent_sum *block,     \
