@@ -503,18 +503,20 @@ static size_t group_size(const struct xent_job *job, const struct xent_cursor *a
     return smaller(size, smaller(xent_rows_in_line(at, job), left));
 }
 
-static void run_lanes(void *context, int member, int team) {
+static void run_lanes(void *context, int member, struct xent_ranges *ranges) {
     const struct xent_job *job = context;
     struct workspace *const work = workspace_of(job, member);
-    const struct xent_range range = xent_share(job->rows, member, team);
-    struct xent_cursor at = xent_at_row(job, range.begin);
-    for (size_t row = range.begin, rows; row < range.end; row += rows) {
-        rows = group_size(job, &at, range.end - row);
-        const size_t pitch = (rows * job->itemsize + VECTOR - 1) / VECTOR * VECTOR;
-        const struct xent_tile tile = {work->cells.bytes, rows, job->problem->classes,
-                                       (ptrdiff_t)pitch};
-        run_group(job, &(struct group){at.place, row, tile}, work);
-        xent_advance(&at, job, rows);
+    struct xent_range range;
+    while (xent_take_range(ranges, &range)) {
+        struct xent_cursor at = xent_at_row(job, range.begin);
+        for (size_t row = range.begin, rows; row < range.end; row += rows) {
+            rows = group_size(job, &at, range.end - row);
+            const size_t pitch = (rows * job->itemsize + VECTOR - 1) / VECTOR * VECTOR;
+            const struct xent_tile tile = {work->cells.bytes, rows, job->problem->classes,
+                                           (ptrdiff_t)pitch};
+            run_group(job, &(struct group){at.place, row, tile}, work);
+            xent_advance(&at, job, rows);
+        }
     }
     xent_flush_edge(&work->edge);
     if (work->second) {
@@ -525,5 +527,6 @@ static void run_lanes(void *context, int member, int team) {
 
 void xent_run_lanes(struct xent_job *job) {
     job->request.options = job->options && !job->second; /* there, weights come after finish */
-    xent_parallel(job->plan.threads, run_lanes, job);
+    const size_t tile = vectors(job) * VECTOR / job->itemsize;
+    xent_parallel_ranges(job->plan.threads, job->rows, tile, run_lanes, job);
 }

@@ -207,19 +207,18 @@ struct row {
     struct xent_second second;
 };
 
-/* The n-th row that is worked on. It is filled where it stays: what is copied as a whole right
+/* A row of one of the two batches. It is filled where it stays: what is copied as a whole right
  * after its parts were written has to wait for them. */
 static void begin_row(const struct xent_job *job, const struct xent_place *at,
-                      const struct workspace *work, size_t n, struct row *row) {
-    const size_t batch = n / batch_size(job);
+                      const struct workspace *work, size_t batch, size_t lane, struct row *row) {
     row->at = *at;
-    row->space = work->rows[n % work->spaces];
+    row->space = work->rows[(batch * batch_size(job) + lane) % work->spaces];
     if (row->space.exps) {
-        row->space.exps = move_from(row->space.exps, xent_address(job, LOGITS, at),
-                                    (batch % 2 * 2 + 1) * (PAGE / 4));
+        row->space.exps =
+            move_from(row->space.exps, xent_address(job, LOGITS, at), (batch * 2 + 1) * (PAGE / 4));
     }
-    row->scalars = work->scalars[batch % 2];
-    row->lane = n % batch_size(job);
+    row->scalars = work->scalars[batch];
+    row->lane = lane;
     row->counts = !job->options || xent_row_weight(job, at) != 0;
     row->target = XENT_NO_CLASS; /* or else found while the blocks are reduced */
     row->merged = job->knows_whole ? work->whole : row->space.blocks;
@@ -849,52 +848,121 @@ static struct found reduce_beside(const struct xent_job *job, const struct row *
 /* ---- Teams -------------------------------------------------------------------------------------
  */
 
+/* A member's way through the rows. */
+struct walk {
+    const struct xent_job *job;
+    struct xent_ranges *ranges;
+    size_t row, end; /* of a range */
+    struct xent_cursor at;
+};
+
+static bool take_range(struct walk *walk) {
+    struct xent_range range;
+    if (!xent_take_range(walk->ranges, &range)) {
+        return false;
+    }
+    if (walk->end > 0 && range.begin == walk->row) {
+        xent_advance(&walk->at, walk->job, 1);
+    } else {
+        walk->at = xent_at_row(walk->job, range.begin);
+    }
+    walk->row = range.begin;
+    walk->end = range.end;
+    return true;
+}
+
+/* Whether there is another row. */
+static inline bool move_on(struct walk *walk) {
+    if (++walk->row >= walk->end) {
+        return take_range(walk);
+    }
+    xent_advance(&walk->at, walk->job, 1);
+    return true;
+}
+
+/* Consecutive rows, which are finished together. */
+struct batch {
+    size_t first, count;
+    struct row *rows;
+};
+
+static void finish_batch(const struct xent_job *job, struct batch *batch) {
+    if (job->notes_shard) {
+        return;
+    }
+    xent_finish_rows(job, batch->rows->scalars, batch->first, batch->count);
+    take_factors(job, batch->rows, batch->count);
+    for (size_t i = 0; i < batch->count; i++) {
+        take_second(job, &batch->rows[i]);
+    }
+}
+
+/* The rows of a batch from one on. */
+static void emit_batch(const struct xent_job *job, const struct batch *batch, size_t begin,
+                       const struct workspace *work) {
+    for (size_t i = begin; xent_has(job, VALUES) && i < batch->count; i++) {
+        emit_row(job, &batch->rows[i], work);
+    }
+}
+
+/* All blocks of a row, beside those of another, which may be NULL; `next` is the place of the row
+ * after it, or NULL. */
+static inline struct found reduce_row(const struct xent_job *job, const struct row *row,
+                                      const struct row *last, const struct xent_place *next,
+                                      const struct workspace *work, struct found found) {
+    if (!row->counts) {
+        if (last) {
+            emit_row(job, last, work);
+        }
+        found.known = false;
+        return found;
+    }
+    for (size_t i = 0; i < count_blocks(job); i++) {
+        struct xent_aside aside;
+        aside.ahead = block_ahead(job, row, i, next);
+        found = reduce_beside(job, row, last, work, i, found, &aside);
+    }
+    return found;
+}
+
 /* A batch of rows is emitted while the next one is reduced, block by block, so that the memory
  * writes the one while it reads the other. */
-static void run_rows(void *context, int member, int team) {
+static void run_rows(void *context, int member, struct xent_ranges *ranges) {
     const struct xent_job *job = context;
     const struct workspace work = workspace_of(job, member);
-    const struct xent_range range = xent_share(job->rows, member, team);
-    const size_t count = range.end - range.begin, batch = batch_size(job);
-    const bool emits = xent_has(job, VALUES);
-    struct xent_cursor at = xent_at_row(job, range.begin);
+    const size_t size = batch_size(job);
+    struct walk walk = {.job = job, .ranges = ranges};
     struct row rows[2 * XENT_ROWS];
+    struct batch batches[2] = {{.rows = rows}, {.rows = rows + size}};
+    size_t now = 0; /* the batch that is reduced; the other is emitted */
     struct found found = {0};
     xent_forget(work.evaluation.best);
-    for (size_t n = 0; n < count; n++) {
-        struct row *const row = &rows[n % (2 * batch)];
-        const struct row *last = emits && n >= batch ? &rows[(n - batch) % (2 * batch)] : NULL;
-        begin_row(job, &at.place, &work, n, row);
-        xent_advance(&at, job, 1);
-        for (size_t i = 0; row->counts && i < count_blocks(job); i++) {
-            struct xent_aside aside;
-            aside.ahead = block_ahead(job, row, i, n + 1 < count ? &at.place : NULL);
-            found = reduce_beside(job, row, last, &work, i, found, &aside);
-        }
-        if (!row->counts) {
-            found.known = false;
-            if (last) {
-                emit_row(job, last, &work);
-            }
-        }
-        conclude_row(job, row, range.begin + n, work.evaluation.best);
-        if (!job->notes_shard && (row->lane + 1 == batch || n + 1 == count)) {
-            struct row *const first = row - row->lane;
-            xent_finish_rows(job, row->scalars, range.begin + n - row->lane, row->lane + 1);
-            take_factors(job, first, row->lane + 1);
-            for (size_t i = 0; i <= row->lane; i++) {
-                take_second(job, &first[i]);
-            }
+    for (bool more = move_on(&walk); more;) {
+        struct batch *const batch = &batches[now], *const last = &batches[1 - now];
+        const size_t index = walk.row, lane = batch->count++;
+        struct row *const row = &batch->rows[lane];
+        batch->first = index - lane;
+        begin_row(job, &walk.at.place, &work, now, lane, row);
+        more = move_on(&walk);
+        const bool emits = xent_has(job, VALUES) && lane < last->count;
+        found = reduce_row(job, row, emits ? &last->rows[lane] : NULL, more ? &walk.at.place : NULL,
+                           &work, found);
+        conclude_row(job, row, index, work.evaluation.best);
+        if (batch->count == size || !more || walk.row != index + 1) {
+            finish_batch(job, batch);
+            emit_batch(job, last, batch->count, &work);
+            last->count = 0;
+            now = 1 - now;
         }
     }
-    for (size_t n = count > batch ? count - batch : 0; emits && n < count; n++) {
-        emit_row(job, &rows[n % (2 * batch)], &work);
-    }
+    emit_batch(job, &batches[1 - now], 0, &work);
     end_edge(&work);
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
 }
 
-void xent_run_rows(struct xent_job *job) { xent_parallel(job->plan.threads, run_rows, job); }
+void xent_run_rows(struct xent_job *job) {
+    xent_parallel_ranges(job->plan.threads, job->rows, 1, run_rows, job);
+}
 
 /* ---- Rows whose blocks a team shares -----------------------------------------------------------
  */
@@ -908,8 +976,8 @@ struct columns {
 };
 
 static void begin_columns(struct columns *columns, size_t index) {
-    const size_t n = xent_has(columns->job, VALUES) ? index : 0; /* each is finished by itself */
-    begin_row(columns->job, &columns->at.place, &columns->work, n, &columns->rows[index % 2]);
+    begin_row(columns->job, &columns->at.place, &columns->work, index % 2, 0,
+              &columns->rows[index % 2]); /* each is finished by itself */
 }
 
 static void begin_first_column(void *context, int member, int team) {

@@ -20,7 +20,6 @@
 
 #include <fenv.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 
 #ifdef __SSE2__
 #    include <xmmintrin.h>
@@ -470,10 +469,15 @@ static void run_stages(void *context, int member, int size) {
             .team = team, .stage = (size_t)stage, .home = (size_t)member % team->shares};
         stages->work(team->context, member, (size_t)stage, &parts);
         const size_t all = stages->parts * ((size_t)stage + 1);
-        if (parts.count > 0 && atomic_fetch_add(&team->done, parts.count) + parts.count == all) {
-            if (stages->between) {
-                stages->between(team->context, (size_t)stage);
-            }
+        const bool completes =
+            parts.count > 0 && atomic_fetch_add(&team->done, parts.count) + parts.count == all;
+        if (completes && stages->between) {
+            stages->between(team->context, (size_t)stage);
+        }
+        if ((size_t)stage + 1 == stages->count) {
+            return; /* the caller waits for all, nobody else need */
+        }
+        if (completes) {
             change_to(&team->stage, stage + 1);
         }
         int now;
@@ -490,7 +494,11 @@ void xent_parallel_stages(int threads, const struct xent_stages *stages, void *c
     team.context = context;
     team.shares = threads < SHARES ? (size_t)threads : SHARES;
     team.members = (size_t)threads;
-    const bool waits = make_signal(&team.stage, 0);
+    const bool alone = threads == 1, waits = !alone && make_signal(&team.stage, 0);
+    if (!waits) {
+        atomic_init(&team.stage.value, 0);
+        atomic_init(&team.stage.sleepers, 0);
+    }
     atomic_init(&team.done, 0);
     for (size_t i = 0; i < team.shares; i++) {
         atomic_init(&team.share[i].taken, 0);
@@ -500,4 +508,50 @@ void xent_parallel_stages(int threads, const struct xent_stages *stages, void *c
     if (waits) {
         end_signal(&team.stage);
     }
+}
+
+/* ---- Ranges ------------------------------------------------------------------------------------
+ */
+
+/* Enough for a member that is disturbed to leave some to others. */
+enum { RANGES_PER_MEMBER = 16 };
+
+static size_t count_units(const struct xent_ranges *ranges) {
+    return (ranges->total + ranges->unit - 1) / ranges->unit;
+}
+
+/* Where a part begins, or the last has ended. */
+static size_t begin_of_part(const struct xent_ranges *ranges, size_t part) {
+    const size_t unit = count_units(ranges) * part / ranges->count;
+    return part < ranges->count ? unit * ranges->unit : ranges->total;
+}
+
+bool xent_take_range(struct xent_ranges *ranges, struct xent_range *range) {
+    const size_t part = xent_take_part(ranges->parts);
+    if (part == XENT_NO_PART) {
+        return false;
+    }
+    struct xent_range *const held = &ranges->parts->held; /* that follow it */
+    range->begin = begin_of_part(ranges, part);
+    range->end = begin_of_part(ranges, held->end);
+    held->begin = held->end;
+    return true;
+}
+
+static void work_on_ranges(void *context, int member, size_t stage, struct xent_parts *parts) {
+    (void)stage;
+    struct xent_ranges ranges = *(const struct xent_ranges *)context;
+    ranges.parts = parts;
+    ranges.work(ranges.context, member, &ranges);
+}
+
+void xent_parallel_ranges(int threads, size_t total, size_t unit,
+                          void (*work)(void *context, int member, struct xent_ranges *ranges),
+                          void *context) {
+    struct xent_ranges ranges = {.total = total, .unit = unit, .work = work, .context = context};
+    const size_t units = count_units(&ranges);
+    const size_t most = threads == 1 ? 1 : (size_t)threads * RANGES_PER_MEMBER;
+    ranges.count = units < most ? units : most;
+    const struct xent_stages stages = {.count = 1, .parts = ranges.count, .work = work_on_ranges};
+    xent_parallel_stages(threads, &stages, &ranges);
 }

@@ -2,6 +2,7 @@
 #ifndef XENT_PARALLEL_H
 #define XENT_PARALLEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,5 +41,22 @@ struct xent_range {
 
 /* The member's share of 0 .. total: consecutive, and as even as can be. */
 struct xent_range xent_share(size_t total, int member, int team);
+
+/* Work on 0 .. total, of which a member takes ranges until none is left: who is late, or disturbed
+ * by other programs, does less of it. */
+struct xent_ranges {
+    struct xent_parts *parts;
+    size_t total, unit, count; /* in so many ranges, of whole units but for the last */
+    void (*work)(void *context, int member, struct xent_ranges *ranges);
+    void *context;
+};
+
+/* Runs `work`, likewise; there is something to do. */
+void xent_parallel_ranges(int threads, size_t total, size_t unit,
+                          void (*work)(void *context, int member, struct xent_ranges *ranges),
+                          void *context);
+
+/* The next range for this member, if there is one: most begin where the last has ended. */
+bool xent_take_range(struct xent_ranges *ranges, struct xent_range *range);
 
 #endif
