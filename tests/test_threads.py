@@ -138,6 +138,29 @@ def test_workers_sleep_after_a_call():
     subprocess.run([sys.executable, "-c", ASLEEP], check=True, timeout=60)
 
 
+KEPT_OFF = """
+import os, time
+import numpy as np, xent
+
+def call():
+    xent.cross_entropy(np.zeros((1000, 1000)), np.zeros(1000, int), n_threads=2)
+
+before = set(os.listdir("/proc/self/task"))
+call()
+(made,) = set(os.listdir("/proc/self/task")) - before
+while "(sleeping)" not in open(f"/proc/self/task/{made}/status").read():
+    time.sleep(0.01)
+call()
+assert len(os.sched_getaffinity(int(made))) == len(os.sched_getaffinity(0)) - 1
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="affinities of two processors")
+def test_a_worker_is_kept_off_the_processor_of_its_caller():
+    """It would wait until its caller has had its time on the processor, for milliseconds."""
+    subprocess.run([sys.executable, "-c", KEPT_OFF], check=True, timeout=60)
+
+
 BLOCKED = """
 import os, signal
 import numpy as np, xent

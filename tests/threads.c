@@ -1,6 +1,6 @@
 /* Teams of threads under a race detector: callers of many sizes at once, on one pool. Exits with 0
- * if every member of every team did its work once, and every part of every stage was done once and
- * after the stage before. */
+ * if every member of every team did its work once, every part of every stage was done once and
+ * after the stage before, and every number of what is shared out in ranges was met once. */
 #define _POSIX_C_SOURCE 200809L /* nanosleep */
 
 #include "parallel.h"
@@ -80,11 +80,40 @@ static void run_stages(int team, int region) {
     }
 }
 
+/* ---- Ranges ------------------------------------------------------------------------------------
+ */
+
+enum { TOTAL = 101, UNIT = 3 };
+
+static void count_range(void *context, int member, struct xent_ranges *ranges) {
+    long *counts = context;
+    (void)member;
+    struct xent_range range;
+    while (xent_take_range(ranges, &range)) {
+        for (size_t i = range.begin; i < range.end; i++) {
+            counts[i]++;
+        }
+    }
+}
+
+static void run_ranges(int team, int region) {
+    long counts[TOTAL] = {0};
+    const size_t total = 1 + (size_t)region % TOTAL; /* also less than the team has members */
+    xent_parallel_ranges(team, total, UNIT, count_range, counts);
+    for (size_t i = 0; i < TOTAL; i++) {
+        if (counts[i] != (i < total)) {
+            fprintf(stderr, "%zu of %zu, team of %d, region %d\n", i, total, team, region);
+            exit(1);
+        }
+    }
+}
+
 static void *call(void *argument) {
     const int team = 1 + *(const int *)argument % LARGEST_TEAM;
     struct tally tally = {{0}};
     for (int i = 0; i < REGIONS; i++) {
         run_stages(team, i);
+        run_ranges(team, i);
         xent_parallel(team, count, &tally);
         for (int member = 0; member < team; member++) {
             if (tally.regions[member] != (long)team * (i + 1)) {
