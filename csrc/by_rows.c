@@ -886,7 +886,7 @@ struct batch {
     struct row *rows;
 };
 
-static void finish_batch(const struct xent_job *job, struct batch *batch) {
+static void finish_batch(const struct xent_job *job, const struct batch *batch) {
     if (job->notes_shard) {
         return;
     }

@@ -494,11 +494,7 @@ void xent_parallel_stages(int threads, const struct xent_stages *stages, void *c
     team.context = context;
     team.shares = threads < SHARES ? (size_t)threads : SHARES;
     team.members = (size_t)threads;
-    const bool alone = threads == 1, waits = !alone && make_signal(&team.stage, 0);
-    if (!waits) {
-        atomic_init(&team.stage.value, 0);
-        atomic_init(&team.stage.sleepers, 0);
-    }
+    const bool waits = make_signal(&team.stage, 0);
     atomic_init(&team.done, 0);
     for (size_t i = 0; i < team.shares; i++) {
         atomic_init(&team.share[i].taken, 0);
@@ -516,14 +512,18 @@ void xent_parallel_stages(int threads, const struct xent_stages *stages, void *c
 /* Enough for a member that is disturbed to leave some to others. */
 enum { RANGES_PER_MEMBER = 16 };
 
-static size_t count_units(const struct xent_ranges *ranges) {
-    return (ranges->total + ranges->unit - 1) / ranges->unit;
-}
+struct xent_ranges {
+    size_t total, unit, units; /* whole units but for the last */
+    size_t count;              /* of ranges that can be taken one by one */
+    xent_range_work *work;
+    void *context;
+    struct xent_parts *parts; /* a range each, of one member */
+};
 
 /* Where a part begins, or the last has ended. */
 static size_t begin_of_part(const struct xent_ranges *ranges, size_t part) {
-    const size_t unit = count_units(ranges) * part / ranges->count;
-    return part < ranges->count ? unit * ranges->unit : ranges->total;
+    const size_t begin = xent_share(ranges->units, (int)part, (int)ranges->count).begin;
+    return begin < ranges->units ? begin * ranges->unit : ranges->total;
 }
 
 bool xent_take_range(struct xent_ranges *ranges, struct xent_range *range) {
@@ -545,13 +545,16 @@ static void work_on_ranges(void *context, int member, size_t stage, struct xent_
     ranges.work(ranges.context, member, &ranges);
 }
 
-void xent_parallel_ranges(int threads, size_t total, size_t unit,
-                          void (*work)(void *context, int member, struct xent_ranges *ranges),
+void xent_parallel_ranges(int threads, size_t total, size_t unit, xent_range_work *work,
                           void *context) {
-    struct xent_ranges ranges = {.total = total, .unit = unit, .work = work, .context = context};
-    const size_t units = count_units(&ranges);
+    const size_t units = (total + unit - 1) / unit;
     const size_t most = threads == 1 ? 1 : (size_t)threads * RANGES_PER_MEMBER;
-    ranges.count = units < most ? units : most;
+    struct xent_ranges ranges = {.total = total,
+                                 .unit = unit,
+                                 .units = units,
+                                 .count = units < most ? units : most,
+                                 .work = work,
+                                 .context = context};
     const struct xent_stages stages = {.count = 1, .parts = ranges.count, .work = work_on_ranges};
     xent_parallel_stages(threads, &stages, &ranges);
 }

@@ -44,16 +44,12 @@ struct xent_range xent_share(size_t total, int member, int team);
 
 /* Work on 0 .. total, of which a member takes ranges until none is left: who is late, or disturbed
  * by other programs, does less of it. */
-struct xent_ranges {
-    struct xent_parts *parts;
-    size_t total, unit, count; /* in so many ranges, of whole units but for the last */
-    void (*work)(void *context, int member, struct xent_ranges *ranges);
-    void *context;
-};
+struct xent_ranges;
+typedef void xent_range_work(void *context, int member, struct xent_ranges *ranges);
 
-/* Runs `work`, likewise; there is something to do. */
-void xent_parallel_ranges(int threads, size_t total, size_t unit,
-                          void (*work)(void *context, int member, struct xent_ranges *ranges),
+/* Runs `work` as `xent_parallel` does. Ranges are of whole units, but for the last; `total` is not
+ * zero. */
+void xent_parallel_ranges(int threads, size_t total, size_t unit, xent_range_work *work,
                           void *context);
 
 /* The next range for this member, if there is one: most begin where the last has ended. */

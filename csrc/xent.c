@@ -66,8 +66,8 @@ static void check_share(void *context, int member, int team) {
     }
 }
 
-/* Every target, before anything is written. Where they are many, each thread looks at those that it
- * will read later: the others are in another's caches. */
+/* Every target, before anything is written. Where they are many, each thread looks at most of those
+ * that it will read later: the others are in another's caches. */
 static enum xent_status check_targets(const struct xent_job *job, size_t *bad_row) {
     const size_t many = 1 << 14;
     struct target_check check = {job, SIZE_MAX};
