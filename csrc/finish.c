@@ -57,11 +57,12 @@ static double precise_lse(const struct xent_job *job, size_t row) {
     const double lost = job->single ? 0x1p-64 : 0x1p-40;
     const struct xent_cursor at = xent_at_row(job, row);
     const size_t classes = job->problem->classes;
-    double u[XENT_BLOCK], low[XENT_BLOCK], slopes[XENT_BLOCK], largest = -INFINITY;
+    enum { AT_ONCE = 1024 }; /* classes: what a thread's stack has room for */
+    double u[AT_ONCE], low[AT_ONCE], slopes[AT_ONCE], largest = -INFINITY;
     const struct xent_load_space space = {(char *)u, (char *)low, (char *)slopes};
     struct xent_near_one sum = {0};
-    for (size_t begin = 0; begin < classes; begin += XENT_BLOCK) {
-        const size_t left = classes - begin, size = left < XENT_BLOCK ? left : XENT_BLOCK;
+    for (size_t begin = 0; begin < classes; begin += AT_ONCE) {
+        const size_t left = classes - begin, size = left < AT_ONCE ? left : AT_ONCE;
         const struct xent_logits logits = xent_load(job, &at.place, begin, size, &space);
         job->kernels->sum_near_one(&logits, size, &sum);
         largest = fmax(largest, job->kernels->largest(logits.u, size, XENT_NO_CLASS));

@@ -15,8 +15,8 @@ static const double WORK_OF_ROW = 24;
  * gains from 7 us on. */
 static const double WORK_PER_THREAD = 3 << 13;
 
-/* A row is worth dividing when every thread gets a few blocks of it. */
-static const size_t BLOCKS_PER_THREAD = 4;
+/* A row is worth dividing when every thread gets more than one block of it. */
+static const size_t BLOCKS_PER_THREAD = 2;
 
 /* Values larger than this leave the caches before anyone reads them: writing past the caches saves
  * reading the lines first, a third of the traffic. */

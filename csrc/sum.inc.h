@@ -34,8 +34,8 @@ XENT_INLINE struct V(exp)
 /* A running sum of exponentials: each addition's rounding error is carried in `low`.
  *
  * A term leaves half a unit of `high` to `low` at most. Of float, with M the largest exponential
- * and a sum that starts at 2 M, that is 2^-23 M where a lane stays small. A lane has 128 terms of a
- * block, each added with an error of 2^-24 of the `low` before it: 2^-34 M, or 2^-30 M for 16
+ * and a sum that starts at 2 M, that is 2^-23 M where a lane stays small. A lane has 256 terms of a
+ * block, each added with an error of 2^-24 of the `low` before it: 2^-32 M, or 2^-28 M for 16
  * lanes.
  */
 struct V(sum) {

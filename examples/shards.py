@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import xent
 
 PROCESSES, CLASSES, FEATURES, TOKENS, STEPS = 3, 10_000, 32, 256, 5
-SHARD = 4096  # a multiple of 2048: the loss then has the bits of a single process's
+SHARD = 4096  # whole blocks of 4096: the loss then has the bits of a single process's
 RATE = 20.0
 
 Floats = NDArray[np.float32]

@@ -17,12 +17,14 @@ import numpy as np
 from exact import Rows
 from numpy.typing import NDArray
 
+from xent import _core
+
 Batch = tuple[NDArray[Any], NDArray[np.int64]]
 Dtype = np.dtype[Any]
 Family = Callable[[np.random.Generator, Dtype], Iterator[Batch]]
 
 WORST_ROWS = Path(__file__).with_name("worst_rows.json")
-BLOCK = 2048  # classes that the kernels reduce at once
+BLOCK = _core.BLOCK_OF_CLASSES  # that the kernels reduce at once
 FEW = (2, 3, 5, 10, 16, 17, 31, 33, 64, 100, 128, 129, 200)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from contract import PROMISED, broken_promises
 from exact import Rows, times
+from families import BLOCK
 from ulp import ulps
 
 import xent
 
 LANES = {np.float32: 16, np.float64: 8}
-BLOCK = 2048
 LONG = [BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 17, 2 * BLOCK, 2 * BLOCK + 1, 3 * BLOCK + 40]
 
 

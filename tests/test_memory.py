@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from families import BLOCK
 from numpy.lib.stride_tricks import as_strided
 
 import xent
@@ -73,7 +74,7 @@ def test_memory_between_strided_elements_is_not_touched(x):
 
 
 def test_memory_before_and_after_rows_is_not_touched(dtype, rng):
-    for classes in (1, 15, 16, 17, 33, 2049):
+    for classes in (1, 15, 16, 17, 33, BLOCK + 1):
         for start in range(4):
             memory = np.full(3 * classes + 8, 7, dtype)
             out = memory[start : start + 3 * classes].reshape(3, classes)
@@ -132,28 +133,28 @@ def test_overlapping_windows(dtype, rng):
     )
 
 
-LARGE = 700, 5003  # values that are written past the caches, unless the memory is fresh
+ROWS, CLASSES = LARGE = 400, 2 * BLOCK + 907  # values that are written past the caches, unless the memory is fresh
 
 
 @pytest.mark.parametrize("memory", [np.empty, np.ones])
 def test_results_larger_than_the_caches(dtype, rng, memory):
     """The values are those of the small ones."""
     x = rng.normal(size=LARGE).astype(dtype)
-    target = rng.integers(5003, size=700)
+    target = rng.integers(CLASSES, size=ROWS)
     out = memory(x.size + 3, dtype)[3:].reshape(x.shape)
     _, grad = xent.cross_entropy_and_grad(x, target, reduction="none", grad_out=out)
-    for row in (0, 1, 350, 699):
+    for row in (0, 1, ROWS // 2, ROWS - 1):
         np.testing.assert_array_equal(grad[row], xent.cross_entropy_grad(x[row], target[row], reduction="none"))
 
 
 def given_for(kind, edges, rng):
     """Return the arguments of one kind of target; what there is of labels are these."""
     if kind == "probabilities":
-        return {"target": rng.dirichlet(np.ones(5003), size=len(edges))}
+        return {"target": rng.dirichlet(np.ones(CLASSES), size=len(edges))}
     if kind == "listed":
         indices = np.stack([edges, rng.permutation(edges)], axis=1)
         return {"target": (indices, np.full(indices.shape, 0.5))}
-    options = {"labels": {}, "halves": {}, "weighted": {"weight": rng.random(5003)}, "softcap": {"softcap": 2.0}}
+    options = {"labels": {}, "halves": {}, "weighted": {"weight": rng.random(CLASSES)}, "softcap": {"softcap": 2.0}}
     return {"target": edges, **options[kind]}
 
 
@@ -163,19 +164,20 @@ def given_for(kind, edges, rng):
 def test_lines_that_blocks_and_rows_share(dtype, rng, kind, gap, threads):
     """What is written past the caches goes out as whole lines, with the label's value at any place of one."""
     x = rng.normal(size=LARGE).astype(dtype)
-    x[:, [2047, 4095, 5002]] += [10, 11, 12]  # the last of each block is its largest
+    x[:, [BLOCK - 1, 2 * BLOCK - 1, CLASSES - 1]] += [10, 11, 12]  # the last of each block is its largest
     if kind == "halves":
         dtype = np.float16
         x = np.tile(x, (2, 1)).astype(dtype)
-    edges = np.resize([0, 1, 15, 16, 17, 2046, 2047, 2048, 2049, 4095, 4096, 5000, 5001, 5002], len(x))
+    first, second = range(BLOCK - 2, BLOCK + 2), range(2 * BLOCK - 1, 2 * BLOCK + 1)
+    edges = np.resize([0, 1, 15, 16, 17, *first, *second, *range(CLASSES - 3, CLASSES)], len(x))
     given = given_for(kind, edges, rng)
     target = given.pop("target")
     for offset in (0, 1, 3):
-        memory = np.full(len(x) * (5003 + gap) + 64, 7, dtype)
-        rows = memory[offset : offset + len(x) * (5003 + gap)].reshape(len(x), -1)
-        out = rows[:, :5003]
+        memory = np.full(len(x) * (CLASSES + gap) + 64, 7, dtype)
+        rows = memory[offset : offset + len(x) * (CLASSES + gap)].reshape(len(x), -1)
+        out = rows[:, :CLASSES]
         xent.cross_entropy_and_grad(x, target, reduction="none", grad_out=out, n_threads=threads, **given)
-        few = np.concatenate([np.arange(30), np.arange(340, 360), np.arange(690, 700)])
+        few = np.concatenate([np.arange(30), np.arange(ROWS // 2, ROWS // 2 + 20), np.arange(ROWS - 10, ROWS)])
         chosen = tuple(part[few] for part in target) if isinstance(target, tuple) else target[few]
         np.testing.assert_array_equal(out[few], xent.cross_entropy_grad(x[few], chosen, reduction="none", **given))
         out[...] = 7

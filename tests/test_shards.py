@@ -10,6 +10,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from families import BLOCK
 from problems import DTYPES, Case, cases, float64_case
 from test_options import TOLERANCE, Bounds, check_grad, check_loss, examples, problem_of, same_bits, unit
 
@@ -18,7 +19,6 @@ from xent import reference
 
 inf, nan = np.inf, np.nan
 
-BLOCK = 2048
 OF_CLASSES = ("weight", "class_mask")
 OF_RESULTS = ("reduction", "denominator")
 RNG = np.random.default_rng(5)
@@ -116,7 +116,10 @@ def check_lse(case, whole):
     assert np.all(good | (np.isnan(lse) & np.isnan(actual)))
 
 
-MANY = {"rows": [(), (1,), (3,), (2, 2)], "classes": [129, 1000, 2048, 2049, 4096, 4099, 7000]}
+MANY = {
+    "rows": [(), (1,), (3,), (2, 2)],
+    "classes": [129, 1000, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 3, 3 * BLOCK + 700],
+}
 FEW = {"rows": [(), (3,), (2, 3)], "classes": [2, 3, 5, 17, 100, 128]}
 
 
@@ -199,9 +202,9 @@ def whole_of(x, target, cuts, **options):
 
 
 def test_the_order_of_merging_changes_nothing():
-    x = RNG.normal(size=(3, 9000)).astype(np.float32)
-    target = RNG.integers(9000, size=(3, 4)), RNG.random((3, 4))
-    a, b, c = shards_of(x, target, [2048, 5000], tail="uniform").statistics()
+    x = RNG.normal(size=(3, 18_000)).astype(np.float32)
+    target = RNG.integers(18_000, size=(3, 4)), RNG.random((3, 4))
+    a, b, c = shards_of(x, target, [BLOCK, 10_000], tail="uniform").statistics()
     merge = xent.merge_statistics
     wholes = [merge([a, b, c]), merge([c, a, b]), merge([merge([c, b]), a]), merge([b, merge([a, c])])]
     for whole in wholes[1:]:
@@ -212,13 +215,13 @@ def test_the_order_of_merging_changes_nothing():
 
 
 def test_statistics_are_plain_arrays(tmp_path):
-    x = RNG.normal(size=(2, 3, 5000))
+    x = RNG.normal(size=(2, 3, 10_000))
     part = xent.partial_statistics(x, np.zeros((2, 3), int), offset=100)
     assert part.blocks.shape == (2, 3, 3)
     assert part.blocks.dtype.itemsize == 128
-    assert part.ranges.tolist() == [[100, 2148], [2148, 4196], [4196, 5100]]
-    assert part.n_classes == 5100
-    assert repr(part) == "<PartialStatistics of the classes 100:5100, rows of shape (2, 3)>"
+    assert part.ranges.tolist() == [[100, 4196], [4196, 8292], [8292, 10_100]]
+    assert part.n_classes == 10_100
+    assert repr(part) == "<PartialStatistics of the classes 100:10100, rows of shape (2, 3)>"
     np.save(tmp_path / "blocks.npy", part.blocks)
     assert same_bits(np.load(tmp_path / "blocks.npy"), part.blocks)
 
@@ -256,17 +259,17 @@ def test_labels_are_those_of_the_call():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_special_values(dtype):
-    x = RNG.normal(size=(9, 5000)).astype(dtype)
-    target = np.full(9, 4500)
-    x[0, :2048] = -inf  # a shard of nothing
-    x[1, 2048:] = -inf  # and the label's own
+    x = RNG.normal(size=(9, 10_000)).astype(dtype)
+    target = np.full(9, 9500)
+    x[0, :BLOCK] = -inf  # a shard of nothing
+    x[1, BLOCK:] = -inf  # and the label's own
     x[2] = -inf
     x[3, 17] = nan
-    x[4, 4500] = nan
+    x[4, 9500] = nan
     x[5, 100] = inf
-    x[6, 4500] = inf
-    x[7, 4500] = -inf
-    shards = shards_of(x, target, [2048])
+    x[6, 9500] = inf
+    x[7, 9500] = -inf
+    shards = shards_of(x, target, [BLOCK])
     whole = xent.merge_statistics(shards.statistics())
     loss, grad = xent.cross_entropy_and_grad(x, target, reduction="none")
     assert same_bits(whole.finish(reduction="none"), loss)
@@ -276,15 +279,15 @@ def test_special_values(dtype):
 
 
 def test_rows_that_do_not_count_are_not_read():
-    x = RNG.normal(size=(4, 5000))
+    x = RNG.normal(size=(4, 10_000))
     x[1] = x[3] = nan
     given = {"ignore_index": -1, "sample_weight": np.array([1, 1, 2, 0])}
-    shards = shards_of(x, np.array([4000, -1, 3, 2]), [2048], reduction="mean", **given)
+    shards = shards_of(x, np.array([8000, -1, 3, 2]), [BLOCK], reduction="mean", **given)
     whole = xent.merge_statistics(shards.statistics())
     assert np.all(whole.blocks[[1, 3]]["kept"] == -1)
     assert np.all(whole.blocks[[1, 3]]["sum"] == 0)
     assert whole.logsumexp()[[1, 3]].tolist() == [0, 0]
-    loss, grad = xent.cross_entropy_and_grad(x, [4000, -1, 3, 2], **given)
+    loss, grad = xent.cross_entropy_and_grad(x, [8000, -1, 3, 2], **given)
     assert same_bits(whole.finish(), loss)
     assert same_bits(shards.grad(whole), grad)
 
@@ -304,9 +307,9 @@ def test_bits_do_not_depend_on_threads(kind):
 
 EACH_OPTION = {
     "none": {},
-    "weight": {"weight": RNG.random(5000)},
+    "weight": {"weight": RNG.random(10_000)},
     "sample_weight": {"sample_weight": np.array([1.0, 0.5, 2])},
-    "class_mask": {"class_mask": RNG.random(5000) < 0.7},
+    "class_mask": {"class_mask": RNG.random(10_000) < 0.7},
     "label_smoothing": {"label_smoothing": 0.1},
     "z_loss": {"z_loss": 0.1},
     "scale": {"scale": 0.3},
@@ -323,12 +326,12 @@ def test_each_option_alone(kind, options):
     of_kind = {"ignore_index": "labels", "tail": "sparse"}
     if of_kind.get(next(iter(options), ""), kind) != kind:
         pytest.skip("of another kind of target")
-    x, target = RNG.normal(size=(3, 5000)).astype(np.float32), TARGETS[kind](3, 5000)
+    x, target = RNG.normal(size=(3, 10_000)).astype(np.float32), TARGETS[kind](3, 10_000)
     if kind == "labels":
         target[0] = 7
     for reduction in ["mean"] if "denominator" in options else ["mean", "sum", "none"]:
         loss, grad = xent.cross_entropy_and_grad(x, target, reduction=reduction, **options)
-        shards = shards_of(x, target, [2048, 4096], **{**options, "reduction": reduction})
+        shards = shards_of(x, target, [BLOCK, 2 * BLOCK], **{**options, "reduction": reduction})
         whole = xent.merge_statistics(shards.statistics())
         assert same_bits(whole.finish(**shards.results), loss)
         assert same_bits(shards.grad(whole), grad)
@@ -337,33 +340,35 @@ def test_each_option_alone(kind, options):
 @pytest.mark.parametrize("kind", ["labels", "probabilities", "sparse"])
 @pytest.mark.parametrize("rest", [{}, {"sample_weight": np.array([1.0, 0.5, 2])}], ids=["", "sample_weight"])
 def test_weights_of_other_shards_are_in_the_mean(kind, rest):
-    x, target = RNG.normal(size=(3, 5000)), TARGETS[kind](3, 5000)
-    weight = RNG.random(5000)
+    x, target = RNG.normal(size=(3, 10_000)), TARGETS[kind](3, 10_000)
+    weight = RNG.random(10_000)
     loss, grad = xent.cross_entropy_and_grad(x, target, weight=weight, **rest)
-    shards = shards_of(x, target, [2048], reduction="mean", weight=weight, **rest)
+    shards = shards_of(x, target, [BLOCK], reduction="mean", weight=weight, **rest)
     whole = xent.merge_statistics(shards.statistics())
     assert same_bits(whole.finish(), loss)
     assert same_bits(shards.grad(whole), grad)
     of_last = xent.merge_statistics(  # one shard has weights, and the others have none
         [
-            xent.partial_statistics(x[:, :2048], shards.target(0, 2048), **rest),
-            xent.partial_statistics(x[:, 2048:], shards.target(2048, 5000), offset=2048, weight=weight[2048:], **rest),
+            xent.partial_statistics(x[:, :BLOCK], shards.target(0, BLOCK), **rest),
+            xent.partial_statistics(
+                x[:, BLOCK:], shards.target(BLOCK, 10_000), offset=BLOCK, weight=weight[BLOCK:], **rest
+            ),
         ]
     )
-    weight[:2048] = 1
+    weight[:BLOCK] = 1
     loss, grad = xent.cross_entropy_and_grad(x, target, weight=weight, **rest)
     assert same_bits(of_last.finish(), loss)
-    shards = shards_of(x, target, [2048], reduction="mean", weight=weight, **rest)
+    shards = shards_of(x, target, [BLOCK], reduction="mean", weight=weight, **rest)
     assert same_bits(shards.grad(of_last), grad)
-    first = shards.target(0, 2048) if kind == "probabilities" else None
-    assert same_bits(of_last.grad(x[:, :2048], first), grad[:, :2048])
+    first = shards.target(0, BLOCK) if kind == "probabilities" else None
+    assert same_bits(of_last.grad(x[:, :BLOCK], first), grad[:, :BLOCK])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_many_rows(threads):
-    x, target = RNG.normal(size=(300, 2300)), RNG.integers(2300, size=300)
+    x, target = RNG.normal(size=(300, BLOCK + 252)), RNG.integers(BLOCK + 252, size=300)
     sample_weight = RNG.choice([0, 1, 2], size=300)
-    shards = shards_of(x, target, [2048], reduction="mean", sample_weight=sample_weight)
+    shards = shards_of(x, target, [BLOCK], reduction="mean", sample_weight=sample_weight)
     whole = xent.merge_statistics(shards.statistics(n_threads=threads))
     loss, grad = xent.cross_entropy_and_grad(x, target, sample_weight=sample_weight)
     assert same_bits(whole.finish(n_threads=threads), loss)
@@ -380,8 +385,8 @@ def test_no_rows():
 
 
 def test_logsumexp_without_a_target():
-    x = RNG.normal(size=(3, 5000)).astype(np.float32)
-    parts = [xent.partial_statistics(x[:, i : i + BLOCK], offset=i, scale=0.3) for i in range(0, 5000, BLOCK)]
+    x = RNG.normal(size=(3, 10_000)).astype(np.float32)
+    parts = [xent.partial_statistics(x[:, i : i + BLOCK], offset=i, scale=0.3) for i in range(0, 10_000, BLOCK)]
     whole = xent.merge_statistics(parts)
     assert same_bits(whole.logsumexp(), xent.logsumexp(x, scale=0.3))
     oracle = reference.merge_statistics([reference.partial_statistics(x, scale=0.3)])
@@ -389,7 +394,12 @@ def test_logsumexp_without_a_target():
     for call in (whole.finish, lambda: whole.grad(x)):
         with pytest.raises(ValueError, match=r"^the statistics are without a target, and of such there is no loss$"):
             call()
-    for option in ({"weight": np.ones(5000)}, {"sample_weight": np.ones(3)}, {"label_smoothing": 0.1}, {"z_loss": 1.0}):
+    for option in (
+        {"weight": np.ones(10_000)},
+        {"sample_weight": np.ones(3)},
+        {"label_smoothing": 0.1},
+        {"z_loss": 1.0},
+    ):
         with pytest.raises(ValueError, match="for a target"):
             xent.partial_statistics(x, **option)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from contract import broken_promises
+from families import BLOCK
 
 import xent
 
 inf, nan = np.inf, np.nan
 
 
-@pytest.mark.parametrize("classes", [2, 7, 16, 33, 2049, 5000, 10_000])
+@pytest.mark.parametrize("classes", [2, 7, 16, 33, BLOCK + 1, 10_000])
 def test_masked_classes(dtype, rng, classes):
     """Half of the classes, in the long rows whole blocks first, and all but the target."""
     x = rng.normal(size=(5, classes)).astype(dtype)
@@ -29,9 +30,9 @@ def test_masked_classes(dtype, rng, classes):
     assert np.all(xent.log_softmax(x)[:, : classes // 2] == -inf)
 
 
-@pytest.mark.parametrize("classes", [2, 16, 33, 100, 2049])
+@pytest.mark.parametrize("classes", [2, 16, 33, 100, BLOCK + 1])
 def test_a_masked_class_at_every_position(dtype, rng, classes):
-    positions = np.arange(classes) if classes <= 100 else np.array([0, 15, 16, 2046, 2047, 2048])
+    positions = np.arange(classes) if classes <= 100 else np.array([0, 15, 16, BLOCK - 2, BLOCK - 1, BLOCK])
     x = rng.normal(size=(len(positions), classes)).astype(dtype)
     x[np.arange(len(x)), positions] = -inf
     assert broken_promises(x, (positions + 1) % classes) == {}

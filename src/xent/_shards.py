@@ -22,8 +22,8 @@ class PartialStatistics:
 
     It is all that the loss, the logsumexp and the gradient of the rows need of these classes, in plain arrays: the
     object can be pickled, or `blocks` saved or sent by itself, and `dataclasses.replace` puts them in again. The
-    classes of a shard are taken in blocks of 2048 from its first on, and of each block of each row there are 128 bytes,
-    1.6 % of the size of its float32 logits. With :math:`z = s (u + \mathrm{low})`, where s is the softcap or else the
+    classes of a shard are taken in blocks of 4096 from its first on, and of each block of each row there are 128 bytes,
+    0.8 % of the size of its float32 logits. With :math:`z = s (u + \mathrm{low})`, where s is the softcap or else the
     scale, and low is 0 without a softcap, the sum of the exponentials of all classes j of a block but one, k, is kept
     as
 
@@ -324,7 +324,7 @@ def partial_statistics(
     (Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss Function").
 
     Merging only collects, so that its order does not matter. Where all parts but that of the last classes have a
-    multiple of 2048 of them and all classes are more than 128, losses and gradients have the very bits of
+    multiple of 4096 of them and all classes are more than 128, losses and gradients have the very bits of
     `cross_entropy_and_grad` on whole rows; else they are as accurate.
 
     Parameters
@@ -349,7 +349,7 @@ def partial_statistics(
     Returns
     -------
     PartialStatistics
-        128 bytes for every 2048 classes of a row, and the labels.
+        128 bytes for every 4096 classes of a row, and the labels.
 
     Raises
     ------
@@ -362,28 +362,28 @@ def partial_statistics(
     >>> import xent
     >>> rng = np.random.default_rng(0)
     >>> logits = rng.normal(size=(4, 5000))
-    >>> labels = [3, 2047, 2048, 4999]
+    >>> labels = [3, 4095, 4096, 4999]
 
     Two processes have some classes each, and exchange their statistics:
 
-    >>> left = xent.partial_statistics(logits[:, :2048], labels)
-    >>> right = xent.partial_statistics(logits[:, 2048:], labels, offset=2048)
+    >>> left = xent.partial_statistics(logits[:, :4096], labels)
+    >>> right = xent.partial_statistics(logits[:, 4096:], labels, offset=4096)
     >>> whole = xent.merge_statistics([left, right])
     >>> whole.finish() == xent.cross_entropy(logits, labels)
     np.True_
 
     Each has its part of the gradient:
 
-    >>> grad = whole.grad(logits[:, 2048:], offset=2048)
-    >>> np.array_equal(grad, xent.cross_entropy_grad(logits, labels)[:, 2048:])
+    >>> grad = whole.grad(logits[:, 4096:], offset=4096)
+    >>> np.array_equal(grad, xent.cross_entropy_grad(logits, labels)[:, 4096:])
     True
 
     A row that is too long for the memory is read from a file in parts; with NumPy, `np.load` with
     ``mmap_mode="r"`` gives such an array:
 
-    >>> parts = range(0, 5000, 2048)
+    >>> parts = range(0, 5000, 4096)
     >>> row = xent.merge_statistics(
-    ...     xent.partial_statistics(logits[0, i : i + 2048], 3, offset=i) for i in parts
+    ...     xent.partial_statistics(logits[0, i : i + 4096], 3, offset=i) for i in parts
     ... )
     >>> row.finish() == xent.cross_entropy(logits[0], 3)
     np.True_
