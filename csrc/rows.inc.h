@@ -135,8 +135,8 @@ static size_t V(count_above)(const void *logits, size_t n, double bound, bool at
 #undef COUNT
 
 /* Logits are fetched into the L2 cache this far ahead of those that are looked at first, a block
- * before their turn: the hardware fetches a page at most, and a store that waits for its line behind
- * loads from memory halves the speed. */
+ * before their turn: the hardware fetches a page at most, and a store that waits for its line
+ * behind loads from memory halves the speed. */
 enum { V(AHEAD) = 16384 / sizeof(REAL) };
 
 XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {

@@ -14,8 +14,8 @@
 /* NumPy arrays have at most 64 dimensions, one of which holds the classes. */
 enum { XENT_MAX_ROW_DIMS = 63 };
 
-/* Classes reduced at once: 16 KiB of f32, half of an L1 cache, in which they stay from the first look
- * to the second; half as many pay for a block's beginning and end twice as often. A row's bits
+/* Classes reduced at once: 16 KiB of f32, half of an L1 cache, in which they stay from the first
+ * look to the second; half as many pay for a block's beginning and end twice as often. A row's bits
  * depend on it. */
 enum { XENT_BLOCK = 4096 };
 
