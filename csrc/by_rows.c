@@ -246,8 +246,8 @@ static const void *block_ahead(const struct xent_job *job, const struct row *row
     return xent_logits_at(job, at, block_at(job, next).begin);
 }
 
-/* The largest class of a block, found while the block before was reduced. It counts unless it may
- * be the target, which is not among the classes of the sum. */
+/* The largest class of a block, found while it was loaded or the block before was reduced. It
+ * counts unless it may be the target, which is not among the classes of the sum. */
 struct found {
     bool known;
     double max;
@@ -255,14 +255,14 @@ struct found {
 };
 
 /* The largest of the classes but `skip`. */
-static double largest_but(const struct xent_job *job, const struct row *row,
-                          const struct xent_logits *logits, struct block block, size_t skip,
-                          struct found found) {
+static double largest_but(const struct xent_job *job, const struct xent_logits *logits,
+                          struct block block, size_t skip, struct found found) {
+    const char *const u = logits->u;
     if (found.known &&
-        (skip == XENT_NO_CLASS || xent_logit(job, &row->at, row->target) < found.max)) {
+        (skip == XENT_NO_CLASS || xent_real(job, u + skip * job->itemsize) < found.max)) {
         return found.max;
     }
-    return job->kernels->largest(logits->u, block.size, skip);
+    return job->kernels->largest(u, block.size, skip);
 }
 
 /* The class of a block that is kept out of its sum, as an index into it; the largest only if it is
@@ -306,13 +306,17 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     struct xent_load_space load = work->load;
     load.slopes = space->slopes ? space->slopes + offset : NULL;
     const struct xent_logits logits = xent_load(job, &row->at, block.begin, block.size, &load);
+    if (!isnan(logits.largest)) {
+        found.known = true;
+        found.max = logits.largest;
+    }
     const double record = job->problem->evaluation && index > 0 ? found.record : -INFINITY;
     const size_t skip = kept_of_block(job, row, &logits, block, found, record);
     const bool keeps_largest = job->keeps_largest && skip != XENT_NO_CLASS;
     if (keeps_largest) {
         found.known = false; /* of the others it is not */
     }
-    const double max = largest_but(job, row, &logits, block, skip, found);
+    const double max = largest_but(job, &logits, block, skip, found);
     aside->exps = space->exps ? space->exps + offset : NULL;
     aside->source = xent_logits_at(job, &row->at, block.begin);
     aside->source_stride = job->problem->logits_stride;

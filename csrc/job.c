@@ -130,20 +130,27 @@ void xent_advance(struct xent_cursor *at, const struct xent_job *job, size_t row
     }
 }
 
+/* Logits that do not load in place, before the softcap. Returns the largest, or NaN. */
+static double gather(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                     size_t size, char *buffer) {
+    const struct xent_strided from = {xent_logits_at(job, at, begin), job->problem->logits_stride,
+                                      job->problem->dtype, job->problem->swapped};
+    const double largest = job->kernels->read(&from, size, buffer);
+    if (!xent_has(job, MASK)) {
+        return largest;
+    }
+    const ptrdiff_t mask_stride = job->options->mask_stride;
+    const char *mask = xent_address(job, MASK, at) + (ptrdiff_t)begin * mask_stride;
+    job->kernels->mask(buffer, size, mask, mask_stride);
+    return NAN;
+}
+
 const void *xent_load_uncapped(const struct xent_job *job, const struct xent_place *at,
                                size_t begin, size_t size, char *buffer) {
-    char *const p = xent_logits_at(job, at, begin);
     if (job->loads_in_place) {
-        return p;
+        return xent_logits_at(job, at, begin);
     }
-    const struct xent_strided from = {p, job->problem->logits_stride, job->problem->dtype,
-                                      job->problem->swapped};
-    job->kernels->read(&from, size, buffer);
-    if (xent_has(job, MASK)) {
-        const ptrdiff_t mask_stride = job->options->mask_stride;
-        const char *mask = xent_address(job, MASK, at) + (ptrdiff_t)begin * mask_stride;
-        job->kernels->mask(buffer, size, mask, mask_stride);
-    }
+    gather(job, at, begin, size, buffer);
     return buffer;
 }
 
@@ -151,12 +158,12 @@ struct xent_logits xent_load_to(const struct xent_job *job, const struct xent_pl
                                 size_t begin, size_t size, const struct xent_load_space *space) {
     const struct xent_options *options = job->options;
     const double scale = job->request.scale;
-    xent_load_uncapped(job, at, begin, size, space->u);
+    const double largest = gather(job, at, begin, size, space->u);
     if (options && options->softcap > 0) {
         job->kernels->cap(space->u, size, options->scale / scale, space->low, space->slopes);
-        return (struct xent_logits){space->u, space->low, scale};
+        return (struct xent_logits){space->u, space->low, scale, NAN};
     }
-    return (struct xent_logits){space->u, NULL, scale};
+    return (struct xent_logits){space->u, NULL, scale, largest};
 }
 
 double xent_read_uncapped(const struct xent_job *job, const struct xent_place *at, size_t class) {

@@ -7,6 +7,7 @@
 #include "plan.h"
 #include "xent.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The arrays with row strides, which a cursor walks together. */
@@ -136,7 +137,7 @@ static inline struct xent_logits xent_load(const struct xent_job *job, const str
                                            size_t begin, size_t size,
                                            const struct xent_load_space *space) {
     if (job->loads_in_place) {
-        return (struct xent_logits){xent_logits_at(job, at, begin), NULL, job->request.scale};
+        return (struct xent_logits){xent_logits_at(job, at, begin), NULL, job->request.scale, NAN};
     }
     return xent_load_to(job, at, begin, size, space);
 }

@@ -27,6 +27,7 @@ struct xent_strided {
 struct xent_logits {
     const void *u, *low; /* low may be NULL: zero */
     double scale;
+    double largest; /* u, if it is known, else NaN; NaNs do not count */
 };
 
 /* `(sum + low) * 2^exponent * e^(scale * shift)` is a sum of exp over classes. */
@@ -246,8 +247,9 @@ struct xent_aside {
     /* out = scale * (u - high) - low; out may be u. */                                            \
     KERNEL(emit_shifted, void,                                                                     \
            (const struct xent_logits *logits, size_t n, double high, double low, void *out))       \
-    /* Numbers of any dtype, stride and byte order become contiguous ones of the table's. */       \
-    KERNEL(read, void, (const struct xent_strided *from, size_t n, void *to))                      \
+    /* Numbers of any dtype, stride and byte order become contiguous ones of the table's. Returns  \
+     * the largest. */                                                                             \
+    KERNEL(read, double, (const struct xent_strided *from, size_t n, void *to))                    \
     /* The opposite, in native byte order, of a block at the most; past the caches, if there is an \
      * edge and they stay contiguous. */                                                           \
     KERNEL(write, void,                                                                            \

@@ -12,21 +12,38 @@ XENT_INLINE uint16_t swap_2(uint16_t x) { return __builtin_bswap16(x); }
 XENT_INLINE uint32_t swap_4(uint32_t x) { return __builtin_bswap32(x); }
 XENT_INLINE uint64_t swap_8(uint64_t x) { return __builtin_bswap64(x); }
 
+/* Vectors of contiguous numbers, beside those that the vector headers have. */
+XENT_INLINE f32_vec f32_of_f32(const char *p) { return f32_load((const float *)(const void *)p); }
+XENT_INLINE f64_vec f64_of_f64(const char *p) { return f64_load((const double *)(const void *)p); }
+XENT_INLINE f64_vec f64_of_f32(const char *p) {
+    return f64_of_floats((const float *)(const void *)p);
+}
+XENT_INLINE f32_vec f32_of_f64(const char *p) {
+    float floats[f32_LANES];
+    for (size_t i = 0; i < f32_LANES; i += f64_LANES) {
+        f64_to_floats(floats + i, f64_of_f64(p + i * sizeof(double)));
+    }
+    return f32_load(floats);
+}
+
+#    define DEFINE_DOUBLES(name)                                                                   \
+        XENT_INLINE f64_vec f64_of_##name(const char *p) {                                         \
+            uint16_t halves[f64_LANES];                                                            \
+            float floats[f64_LANES];                                                               \
+            memcpy(halves, p, sizeof halves);                                                      \
+            for (size_t i = 0; i < f64_LANES; i++) {                                               \
+                floats[i] = float_of_##name(halves[i]);                                            \
+            }                                                                                      \
+            return f64_of_floats(floats);                                                          \
+        }
+DEFINE_DOUBLES(f16)
+DEFINE_DOUBLES(bf16)
+#    undef DEFINE_DOUBLES
+
 #endif
 
-/* Eight halves and as many numbers, both contiguous: of floats by the instruction set. */
+/* Eight numbers as halves, both contiguous. */
 #define DEFINE_HALVES(name)                                                                        \
-    XENT_INLINE void V(read_eight_##name)(const char *p, REAL *to) {                               \
-        if (sizeof(REAL) == sizeof(float)) {                                                       \
-            eight_of_##name(p, (float *)(void *)to);                                               \
-            return;                                                                                \
-        }                                                                                          \
-        for (size_t i = 0; i < 8; i++) {                                                           \
-            uint16_t half;                                                                         \
-            memcpy(&half, p + i * sizeof half, sizeof half);                                       \
-            to[i] = (REAL)float_of_##name(half);                                                   \
-        }                                                                                          \
-    }                                                                                              \
     XENT_INLINE void V(write_eight_##name)(const REAL *from, char *p) {                            \
         float floats[8];                                                                           \
         for (size_t i = 0; i < 8; i++) {                                                           \
@@ -39,42 +56,34 @@ DEFINE_HALVES(f16)
 DEFINE_HALVES(bf16)
 #undef DEFINE_HALVES
 
-XENT_INLINE void V(read_eight_f32)(const char *p, REAL *to) {
-    float floats[8];
-    memcpy(floats, p, sizeof floats);
-    for (size_t i = 0; i < 8; i++) {
-        to[i] = (REAL)floats[i];
-    }
-}
-
-XENT_INLINE void V(read_eight_f64)(const char *p, REAL *to) {
-    double doubles[8];
-    memcpy(doubles, p, sizeof doubles);
-    for (size_t i = 0; i < 8; i++) {
-        to[i] = (REAL)doubles[i];
-    }
-}
-
-/* What is contiguous is read eight numbers at a time; what is not, number by number. */
+/* What is contiguous is read by vectors, of which the last may begin among those before; what is
+ * not, number by number. */
 #define DEFINE_READ(name, stored, bits, swap, widen)                                               \
-    static void V(read_##name)(const struct xent_strided *from, size_t n, REAL *to) {              \
+    static double V(read_##name)(const struct xent_strided *from, size_t n, REAL *to) {            \
         const char *p = from->data;                                                                \
-        size_t i = 0;                                                                              \
-        if (from->stride == (ptrdiff_t)sizeof(stored) && !from->swapped) {                         \
-            for (; i + 8 <= n; i += 8) {                                                           \
-                V(read_eight_##name)(p, to + i);                                                   \
-                p += 8 * sizeof(stored);                                                           \
+        if (from->stride == (ptrdiff_t)sizeof(stored) && !from->swapped && n >= V(LANES)) {        \
+            const size_t last = n - V(LANES);                                                      \
+            V(vec) m = V(set1)(-(REAL)INFINITY);                                                   \
+            for (size_t begin = 0; begin < n; begin += V(LANES)) {                                 \
+                const size_t i = begin < last ? begin : last;                                      \
+                const V(vec) x = V(of_##name)(p + i * sizeof(stored));                             \
+                V(store)(to + i, x);                                                               \
+                m = V(max)(x, m);                                                                  \
             }                                                                                      \
+            return (double)V(largest_lane)(m);                                                     \
         }                                                                                          \
-        for (; i < n; i++) {                                                                       \
+        REAL largest = -(REAL)INFINITY;                                                            \
+        for (size_t i = 0; i < n; i++) {                                                           \
             bits raw;                                                                              \
             memcpy(&raw, p, sizeof raw);                                                           \
             raw = from->swapped ? swap(raw) : raw;                                                 \
             stored x;                                                                              \
             memcpy(&x, &raw, sizeof x);                                                            \
             to[i] = (REAL)widen(x);                                                                \
+            largest = to[i] > largest ? to[i] : largest;                                           \
             p += from->stride;                                                                     \
         }                                                                                          \
+        return (double)largest;                                                                    \
     }
 
 DEFINE_READ(f16, uint16_t, uint16_t, swap_2, float_of_f16)
@@ -83,21 +92,18 @@ DEFINE_READ(f32, float, uint32_t, swap_4, same_float)
 DEFINE_READ(f64, double, uint64_t, swap_8, same_double)
 #undef DEFINE_READ
 
-static void V(read)(const struct xent_strided *from, size_t n, void *to) {
+static double V(read)(const struct xent_strided *from, size_t n, void *to) {
     switch (from->dtype) {
     case XENT_F16:
-        V(read_f16)(from, n, to);
-        break;
+        return V(read_f16)(from, n, to);
     case XENT_BF16:
-        V(read_bf16)(from, n, to);
-        break;
+        return V(read_bf16)(from, n, to);
     case XENT_F32:
-        V(read_f32)(from, n, to);
-        break;
+        return V(read_f32)(from, n, to);
     case XENT_F64:
-        V(read_f64)(from, n, to);
-        break;
+        return V(read_f64)(from, n, to);
     }
+    return -INFINITY; /* no other */
 }
 
 #define DEFINE_WRITE(name, stored, narrow)                                                         \

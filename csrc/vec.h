@@ -23,8 +23,8 @@
  *   mantissa(x)      x / 2^exponent(x)
  *   of_floats(p)     of f64 only: the doubles of as many floats
  *   to_floats(p, x)  of f64 only: stores as many floats, each rounded once
- *   eight_of_f16(p, to), eight_of_bf16  eight halves anywhere as floats; without a prefix
- *   eight_to_f16(from, p), eight_to_bf16  eight floats, each rounded once
+ *   of_f16(p), of_bf16  of f32 only: the floats of as many halves, anywhere
+ *   eight_to_f16(from, p), eight_to_bf16  eight floats, each rounded once; without a prefix
  *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE, written row after row
  *                    (they may overlap), all read before; strides in bytes
  */
@@ -90,6 +90,15 @@ static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
     XENT_INLINE void wide##_to_floats(float *p, wide##_vec x) {                                    \
         narrow##_to_floats(p, x.a);                                                                \
         narrow##_to_floats(p + (n), x.b);                                                          \
+    }
+
+/* of_f16 and of_bf16 likewise. */
+#define XENT_DEFINE_OF_HALVES(wide, narrow, n)                                                     \
+    XENT_INLINE wide##_vec wide##_of_f16(const char *p) {                                          \
+        return (wide##_vec){narrow##_of_f16(p), narrow##_of_f16(p + (n) * sizeof(uint16_t))};      \
+    }                                                                                              \
+    XENT_INLINE wide##_vec wide##_of_bf16(const char *p) {                                         \
+        return (wide##_vec){narrow##_of_bf16(p), narrow##_of_bf16(p + (n) * sizeof(uint16_t))};    \
     }
 
 /* power of a pair of vectors, each with the tables given. */

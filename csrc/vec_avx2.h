@@ -81,6 +81,14 @@ XENT_INLINE __m256 f32x8_power(__m256 n, __m256 table) {
     return _mm256_castsi256_ps(_mm256_max_epi32(power, _mm256_setzero_si256()));
 }
 
+XENT_INLINE __m256 f32x8_of_f16(const char *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+XENT_INLINE __m256 f32x8_of_bf16(const char *p) {
+    const __m128i halves = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
 XENT_INLINE __m256d f64x4_of_floats(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 XENT_INLINE void f64x4_to_floats(float *p, __m256d x) { _mm_storeu_ps(p, _mm256_cvtpd_ps(x)); }
 
@@ -97,6 +105,7 @@ XENT_INLINE void f64x4_to_floats(float *p, __m256d x) { _mm_storeu_ps(p, _mm256_
 #include "vec_pair.inc.h"
 #undef REAL
 XENT_DEFINE_FLOATS(f64, f64x4, 4)
+XENT_DEFINE_OF_HALVES(f32, f32x8, 8)
 XENT_DEFINE_POWER(f32, f32x8, table.a, table.b)
 
 /* Ones, and as many zeros: the mask of the first n lanes begins n before the zeros. */

@@ -77,6 +77,14 @@ XENT_INLINE __m512 f32_power(__m512 n, __m512 table) {
     return _mm512_castsi512_ps(_mm512_max_epi32(power, _mm512_setzero_si512()));
 }
 
+XENT_INLINE __m512 f32_of_f16(const char *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+XENT_INLINE __m512 f32_of_bf16(const char *p) {
+    const __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
 XENT_INLINE __m512d f64_of_floats(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 XENT_INLINE void f64_to_floats(float *p, __m512d x) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(x)); }
 

@@ -1,4 +1,4 @@
-/* Eight floats and halves with AVX2 and F16C, for AVX2 and AVX-512. */
+/* Eight floats as halves with AVX2 and F16C, for AVX2 and AVX-512. */
 #ifndef XENT_VEC_HALVES_AVX_H
 #define XENT_VEC_HALVES_AVX_H
 
@@ -6,18 +6,9 @@
 
 #include "vec.h"
 
-XENT_INLINE void eight_of_f16(const void *p, float *to) {
-    _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)));
-}
-
 XENT_INLINE void eight_to_f16(const float *from, void *p) {
     const __m128i halves = _mm256_cvtps_ph(_mm256_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT);
     _mm_storeu_si128((__m128i *)p, halves);
-}
-
-XENT_INLINE void eight_of_bf16(const void *p, float *to) {
-    const __m256i halves = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-    _mm256_storeu_ps(to, _mm256_castsi256_ps(_mm256_slli_epi32(halves, 16)));
 }
 
 /* As bf16_of_float. */

@@ -84,16 +84,22 @@ XENT_INLINE float32x4_t f32x4_power(float32x4_t n, float32x4_t table_low, float3
 XENT_INLINE float64x2_t f64x2_of_floats(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
 XENT_INLINE void f64x2_to_floats(float *p, float64x2_t x) { vst1_f32(p, vcvt_f32_f64(x)); }
 
-XENT_INLINE void four_of_f16(const uint16_t *p, float *to) {
-    vst1q_f32(to, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))));
+XENT_INLINE uint16x4_t load_halves(const char *p) {
+    uint16_t halves[4];
+    memcpy(halves, p, sizeof halves);
+    return vld1_u16(halves);
+}
+
+XENT_INLINE float32x4_t f32x4_of_f16(const char *p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(load_halves(p)));
+}
+
+XENT_INLINE float32x4_t f32x4_of_bf16(const char *p) {
+    return vreinterpretq_f32_u32(vshll_n_u16(load_halves(p), 16));
 }
 
 XENT_INLINE void four_to_f16(const float *from, uint16_t *p) {
     vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(from))));
-}
-
-XENT_INLINE void four_of_bf16(const uint16_t *p, float *to) {
-    vst1q_f32(to, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)));
 }
 
 /* As bf16_of_float. */
@@ -107,12 +113,6 @@ XENT_INLINE void four_to_bf16(const float *from, uint16_t *p) {
 }
 
 #define XENT_DEFINE(name)                                                                          \
-    XENT_INLINE void eight_of_##name(const void *p, float *to) {                                   \
-        uint16_t halves[8];                                                                        \
-        memcpy(halves, p, sizeof halves);                                                          \
-        four_of_##name(halves, to);                                                                \
-        four_of_##name(halves + 4, to + 4);                                                        \
-    }                                                                                              \
     XENT_INLINE void eight_to_##name(const float *from, void *p) {                                 \
         uint16_t halves[8];                                                                        \
         four_to_##name(from, halves);                                                              \

@@ -24,6 +24,8 @@
 #undef REAL
 XENT_DEFINE_FLOATS(f64x4, f64x2, 2)
 XENT_DEFINE_FLOATS(f64, f64x4, 4)
+XENT_DEFINE_OF_HALVES(f32x8, f32x4, 4)
+XENT_DEFINE_OF_HALVES(f32, f32x8, 8)
 
 /* Half a table is all of it, and needs two quarters. */
 XENT_INLINE f32x8_vec f32x8_power(f32x8_vec n, f32x8_vec table) {

@@ -117,12 +117,14 @@ XENT_INLINE void f64x2_to_floats(float *p, f64x2_vec x) {
 }
 
 #define XENT_DEFINE(name)                                                                          \
-    XENT_INLINE void eight_of_##name(const void *p, float *to) {                                   \
-        uint16_t halves[8];                                                                        \
+    XENT_INLINE f32x4_vec f32x4_of_##name(const char *p) {                                         \
+        uint16_t halves[4];                                                                        \
         memcpy(halves, p, sizeof halves);                                                          \
-        for (int i = 0; i < 8; i++) {                                                              \
-            to[i] = float_of_##name(halves[i]);                                                    \
+        f32x4_vec x;                                                                               \
+        for (int i = 0; i < 4; i++) {                                                              \
+            x[i] = float_of_##name(halves[i]);                                                     \
         }                                                                                          \
+        return x;                                                                                  \
     }                                                                                              \
     XENT_INLINE void eight_to_##name(const float *from, void *p) {                                 \
         uint16_t halves[8];                                                                        \
