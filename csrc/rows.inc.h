@@ -355,6 +355,10 @@ XENT_INLINE V(vec) V(load_low)(const struct V(span) * span, size_t i, enum treat
     return treatment == SCALED ? V(load)(span->low + i) : V(set1)(0);
 }
 
+XENT_INLINE void V(fetch_along)(const struct V(aside) * aside, size_t i) {
+    __builtin_prefetch(aside->fetch + (ptrdiff_t)i * aside->fetch_stride, 0, 2);
+}
+
 /* A strip of so many vectors from i on, without the class `skip` if it is among them. */
 XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t vectors, size_t skip,
                                  const struct V(reference) * ref, enum treatment treatment,
@@ -363,13 +367,19 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
     struct V(exp) exps[V(STRIP)];
     for (size_t k = 0; k < vectors; k++) {
         const REAL *const at = x + k * V(LANES);
-        __builtin_prefetch(aside->fetch + (ptrdiff_t)(i + k * V(LANES)) * aside->fetch_stride, 0,
-                           2);
+        if (!XENT_STRIP_STAYS) {
+            V(fetch_along)(aside, i + k * V(LANES));
+        }
         const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
         const size_t lane = skip - i - k * V(LANES); /* wraps where skip is before */
         const bool without = skip != SIZE_MAX && lane < V(LANES);
         const V(vec) logits = without ? V(without)(V(load)(at), lane) : V(load)(at);
         exps[k] = V(exp_parts)(logits, low, ref, treatment);
+    }
+    /* Few are fetched together: among the loads above it depends on the compiler's order of them
+     * whether a row from memory takes an eighth longer. Many would wait for each other. */
+    for (size_t k = 0; XENT_STRIP_STAYS && k < vectors; k++) {
+        V(fetch_along)(aside, i + k * V(LANES));
     }
     for (size_t k = 0; k < vectors; k++) {
         V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
