@@ -97,11 +97,16 @@ static enum xent_status check_listed(const struct xent_job *job, struct xent_pro
     return XENT_OK;
 }
 
+static bool is_good_scale(double scale) {
+    return scale >= XENT_LEAST_SCALE && scale <= XENT_MOST_SCALE;
+}
+
 static bool good_options(const struct xent_options *options) {
     const struct xent_labels *labels = &options->labels;
-    return options->scale > 0 && options->softcap >= 0 && options->label_smoothing >= 0 &&
-           options->label_smoothing <= 1 && options->z_loss >= 0 && options->denominator >= 0 &&
-           (!labels->indices.data || labels->probabilities.data) &&
+    return is_good_scale(options->scale) &&
+           (options->softcap == 0 || is_good_scale(options->softcap)) &&
+           options->label_smoothing >= 0 && options->label_smoothing <= 1 && options->z_loss >= 0 &&
+           options->denominator >= 0 && (!labels->indices.data || labels->probabilities.data) &&
            (!labels->spread_tail || labels->indices.data);
 }
 

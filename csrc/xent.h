@@ -70,6 +70,10 @@ struct xent_labels {
     bool spread_tail; /* what the listed classes lack of one goes to the others, evenly */
 };
 
+/* What logits are multiplied by, and what is divided by it, has to be a float. */
+#define XENT_LEAST_SCALE 1e-30
+#define XENT_MOST_SCALE 1e30
+
 /* What may be asked beyond the plain loss. With z the transformed logits, t the distribution of the
  * labels, w the weights of the classes and v that of the row, all of a row:
  *
@@ -81,8 +85,8 @@ struct xent_labels {
  * Rows do not count that have the label `ignored` or the weight zero: their loss and gradient are
  * zero whatever their logits are. */
 struct xent_options {
-    double scale;           /* > 0 */
-    double softcap;         /* >= 0; 0: none */
+    double scale;           /* from XENT_LEAST_SCALE to XENT_MOST_SCALE */
+    double softcap;         /* likewise; 0: none */
     struct xent_array mask; /* bytes: zero where a class is masked */
     ptrdiff_t mask_stride;
 

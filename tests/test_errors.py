@@ -148,10 +148,12 @@ BAD_LOSS_OPTIONS = {
     "smoothing NaN": (ValueError, "^label_smoothing must be finite, not nan$", {"label_smoothing": np.nan}),
     "z_loss negative": (ValueError, "^z_loss must be at least 0, not -1.0$", {"z_loss": -1.0}),
     "z_loss infinite": (ValueError, "^z_loss must be finite, not inf$", {"z_loss": np.inf}),
-    "scale zero": (ValueError, "^scale must be greater than 0, not 0.0$", {"scale": 0.0}),
-    "scale negative": (ValueError, "^scale must be greater than 0, not -1.0$", {"scale": -1}),
+    "scale zero": (ValueError, r"^scale must be between 1e-30 and 1e\+30, not 0.0$", {"scale": 0.0}),
+    "scale negative": (ValueError, r"^scale must be between 1e-30 and 1e\+30, not -1.0$", {"scale": -1}),
+    "scale tiny": (ValueError, r"^scale must be between 1e-30 and 1e\+30, not 1e-38$", {"scale": 1e-38}),
+    "scale huge": (ValueError, r"^scale must be between 1e-30 and 1e\+30, not 1e\+38$", {"scale": 1e38}),
     "scale infinite": (ValueError, "^scale must be finite, not inf$", {"scale": np.float32(np.inf)}),
-    "softcap zero": (ValueError, "^softcap must be greater than 0, not 0.0$", {"softcap": 0}),
+    "softcap zero": (ValueError, r"^softcap must be between 1e-30 and 1e\+30, not 0.0$", {"softcap": 0}),
     "softcap NaN": (ValueError, "^softcap must be finite, not nan$", {"softcap": np.float16(np.nan)}),
     "tail of labels": (ValueError, r"^tail is for a target of \(indices, probabilities\)$", {"tail": "zero"}),
     "tail": (ValueError, "^tail must be one of 'zero', 'uniform', not 'fat'$", {"tail": "fat"}),
@@ -381,7 +383,7 @@ def test_softmax_outputs():
         with pytest.raises(ValueError, match=r"axis 7 is out of range for x of shape \(4, 3\)"):
             function(X, axis=7)
     for function in (xent.softmax, xent.log_softmax, xent.logsumexp):
-        with pytest.raises(ValueError, match=r"^scale must be greater than 0, not 0.0$"):
+        with pytest.raises(ValueError, match=r"^scale must be between 1e-30 and 1e\+30, not 0.0$"):
             function(X, scale=0.0)
         with pytest.raises(TypeError, match=r"^scale must be a real number, not None$"):
             function(X, scale=None)

@@ -290,6 +290,20 @@ def test_a_scale_is_not_rounded(rng, classes):
     assert ulps(grad, exact_grad) <= 2
 
 
+@pytest.mark.parametrize("given", [{"scale": 1e-30}, {"scale": 1e30}, {"softcap": 1e-30}, {"softcap": 1e30}], ids=str)
+@pytest.mark.parametrize("classes", [3, 300])
+def test_the_least_and_the_largest_scale(rng, dtype, classes, given):
+    x = (rng.uniform(-30, 30, size=(20, classes)) / given.get("scale", 1)).astype(dtype)
+    x[::2, 0] = -inf
+    target = np.full(20, 1)
+    name = np.dtype(dtype).name
+    loss, grad = xent.cross_entropy_and_grad(x, target, reduction="none", **given)
+    true_loss, true_grad = xent.reference.cross_entropy_and_grad(x, target, reduction="none", **given)
+    np.testing.assert_allclose(loss, true_loss, rtol=TOLERANCE[name])
+    # The oracle rounds differences of up to 60.
+    np.testing.assert_allclose(grad, true_grad, rtol=4 * TOLERANCE[name], atol=SMALLEST[name])
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("classes", [3, 64, 128, 300, BLOCK + 900])
 def test_halves_are_rounded_floats(rng, half, classes, order):

@@ -194,10 +194,10 @@ class _Loss(_Problem):
         self.numbers |= {
             "label_smoothing": _arrays.number("label_smoothing", label_smoothing, least=0, most=1),
             "z_loss": _arrays.number("z_loss", z_loss, least=0),
-            "scale": _arrays.number("scale", scale, above=0),
+            "scale": _arrays.scale("scale", scale),
         }
         if softcap is not None:
-            self.numbers["softcap"] = _arrays.number("softcap", softcap, above=0)
+            self.numbers["softcap"] = _arrays.scale("softcap", softcap)
         if target is not None or needs_target:
             self.arrays |= _arrays.targets("target", target, self.logits, axis)
         if sample_weight is not None:
@@ -296,10 +296,10 @@ def cross_entropy(
         :math:`\lambda`, finite and at least 0: adds :math:`\lambda \, \mathrm{lse}^2`, which keeps the logits'
         normaliser near 1 (Chowdhery et al. 2022, PaLM, which uses 1e-4; Zoph et al. 2022, ST-MoE).
     scale : float
-        :math:`z_j = \mathrm{scale} \cdot x_j`, finite and greater than 0: the inverse of a temperature
+        :math:`z_j = \mathrm{scale} \cdot x_j`, from 1e-30 to 1e30: the inverse of a temperature
         (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
     softcap : float, optional
-        c, finite and greater than 0: :math:`z_j = c \tanh(\mathrm{scale} \cdot x_j / c)`, so that no logit
+        c, from 1e-30 to 1e30: :math:`z_j = c \tanh(\mathrm{scale} \cdot x_j / c)`, so that no logit
         exceeds c (Gemma 2, 2024, which uses 30). ``-inf`` and ``+inf`` stay what they are.
     tail : {"zero", "uniform"}, optional
         What the classes have that a sparse target does not list: nothing, which is the default, or what is
@@ -951,7 +951,7 @@ def _map_rows(
     output: int, x: ArrayLike, axis: int, scale: float, out: NDArray[Any] | None, n_threads: int | None
 ) -> NDArray[Any]:
     """Compute softmax or log_softmax."""
-    scale = _arrays.number("scale", scale, above=0)
+    scale = _arrays.scale("scale", scale)
     logits = _arrays.floats("x", x)
     inputs: dict[str, Any] = {"logits": _arrays.classes_last("x", logits, axis)}
     out, values = _values("out", out, logits, axis, inputs)
@@ -980,7 +980,7 @@ def softmax(
     axis : int
         The axis of `x` that holds the K classes.
     scale : float
-        By which the logits are multiplied, finite and greater than 0: the inverse of a temperature
+        By which the logits are multiplied, from 1e-30 to 1e30: the inverse of a temperature
         (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
     out : ndarray, optional
         Where to write the result: the shape and dtype of `x`, or float32 if that is half precision. It may
@@ -1090,7 +1090,7 @@ def logsumexp(
     >>> xent.logsumexp([[2.0, 1.0, 0.0], [1000.0, 1000.0, 1000.0]])
     array([   2.40760596, 1001.09861229])
     """
-    scale = _arrays.number("scale", scale, above=0)
+    scale = _arrays.scale("scale", scale)
     logits = _arrays.floats("x", x)
     rows = _arrays.classes_last("x", logits, axis)
     shape, dtype = rows.shape[:-1], _dtypes(logits)[1]
@@ -1194,9 +1194,9 @@ def evaluate(
     array([[0, 1],
            [1, 0]])
     """
-    numbers: dict[str, Any] = {"scale": _arrays.number("scale", scale, above=0)}
+    numbers: dict[str, Any] = {"scale": _arrays.scale("scale", scale)}
     if softcap is not None:
-        numbers["softcap"] = _arrays.number("softcap", softcap, above=0)
+        numbers["softcap"] = _arrays.scale("softcap", softcap)
     listed = _arrays.count("top_k", top_k)
     array = _arrays.floats("logits", logits)
     rows = _arrays.classes_last("logits", array, axis)

@@ -281,6 +281,11 @@ def number(
     return value
 
 
+def scale(name: str, value: float) -> float:
+    """Return what multiplies logits: neither it nor its reciprocal may leave a float's range."""
+    return number(name, value, least=1e-30, most=1e30)
+
+
 def label(name: str, value: int, labels: Array | None) -> int | None:
     """Return an integer if one of the labels' dtype can equal it."""
     try:
