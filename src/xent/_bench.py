@@ -310,6 +310,7 @@ def _machine(config: dict[str, Any], settings: Settings) -> str:
 def bench_figure(measurements: Sequence[Measurement], config: dict[str, Any], settings: Settings) -> Figure:
     """Return the throughputs as a figure, one panel for each operation."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415
 
     operations = list(dict.fromkeys(m.operation for m in measurements))
     figure = Figure(figsize=(11, 2.2 + 0.45 * len(settings.shapes)), layout="constrained")
@@ -317,6 +318,9 @@ def bench_figure(measurements: Sequence[Measurement], config: dict[str, Any], se
     for panel, operation in zip(panels, operations, strict=True):
         _draw_panel(panel, [m for m in measurements if m.operation == operation])
         panel.set_title(operation)
+    low, high = panels[0].get_xlim()
+    panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))  # of all panels
+    panels[0].xaxis.set_major_formatter("{x:g}")
     panels[0].invert_yaxis()
     panels[0].set_ylabel("rows \N{MULTIPLICATION SIGN} classes")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -342,6 +346,7 @@ def _draw_panel(panel: Axes, measurements: Sequence[Measurement]) -> None:
     labels = (f"{m.shape.rows:,} \N{MULTIPLICATION SIGN} {m.shape.classes:,}" for m in measurements)
     panel.set_yticks(heights, [label.replace(",", " ") for label in labels])
     panel.set_xscale("log")
+    panel.minorticks_off()
     panel.set_xlabel("throughput in Gelem/s")
     panel.margins(x=0.15)
     panel.grid(axis="x", color="0.9")
