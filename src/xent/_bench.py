@@ -33,7 +33,8 @@ with contextlib.suppress(ModuleNotFoundError):  # `_command.require` says how to
 
 LOGITS_SPREAD = 3.0
 MIN_REPETITIONS = 5
-# What one side leaves in the caches is written to memory in the time of the other, a millisecond of it at the most.
+# Several calls, for what one side leaves in the caches is written to memory in the time of the other's first: up to a
+# millisecond.
 MIN_SAMPLE_SECONDS = 2e-2
 CHECKED_ROWS = 32
 
