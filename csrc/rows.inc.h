@@ -376,13 +376,17 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
         const V(vec) logits = without ? V(without)(V(load)(at), lane) : V(load)(at);
         exps[k] = V(exp_parts)(logits, low, ref, treatment);
     }
-    /* Few are fetched together: among the loads above it depends on the compiler's order of them
-     * whether a row from memory takes an eighth longer. Many would wait for each other. */
-    for (size_t k = 0; XENT_STRIP_STAYS && k < vectors; k++) {
-        V(fetch_along)(aside, i + k * V(LANES));
-    }
     for (size_t k = 0; k < vectors; k++) {
         V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
+    }
+    if (!XENT_STRIP_STAYS) {
+        return;
+    }
+    /* Few are fetched together: many would wait for each other. And apart from the loads: on their
+     * order it depends whether a row from memory takes a tenth longer. */
+    XENT_BARRIER();
+    for (size_t k = 0; k < vectors; k++) {
+        V(fetch_along)(aside, i + k * V(LANES));
     }
 }
 

@@ -38,6 +38,8 @@
 #include <string.h>
 
 #define XENT_INLINE static inline __attribute__((always_inline))
+/* The compiler moves no access to memory from one side to the other. */
+#define XENT_BARRIER() __asm__ volatile("" ::: "memory")
 
 enum { f32_LANES = 16, f64_LANES = 8 };
 enum { f32_SQUARE = 8, f64_SQUARE = 4 };
