@@ -327,10 +327,11 @@ struct V(span) {
     const REAL *u, *low;
 };
 
-XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, V(vec) term, enum keeping keep) {
+XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, struct V(exp) exp,
+                              enum keeping keep) {
     aside->ahead_max = V(max)(V(load)(aside->ahead + i), aside->ahead_max);
     if (keep != KEEP_NOTHING) {
-        V(store)(aside->exps + i, term);
+        V(store)(aside->exps + i, V(term)(exp));
     }
     if (keep != KEEP_NOTHING && i < aside->pending_size) {
         size_t at = i + aside->turn;
@@ -359,10 +360,13 @@ XENT_INLINE void V(fetch_along)(const struct V(aside) * aside, size_t i) {
     __builtin_prefetch(aside->fetch + (ptrdiff_t)i * aside->fetch_stride, 0, 2);
 }
 
-/* A strip of so many vectors from i on, without the class `skip` if it is among them. */
-XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t vectors, size_t skip,
-                                 const struct V(reference) * ref, enum treatment treatment,
-                                 enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
+/* A strip of so many vectors from i on, without the class `skip` if it is among them. By fours,
+ * they are a multiple of that; there is no loop of four, because it would be unrolled, and AVX2
+ * lacks the registers. */
+XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t vectors,
+                                 bool by_fours, size_t skip, const struct V(reference) * ref,
+                                 enum treatment treatment, enum keeping keep,
+                                 struct V(aside) * aside, struct V(sum) * sum) {
     const REAL *const x = span->u + i;
     struct V(exp) exps[V(STRIP)];
     for (size_t k = 0; k < vectors; k++) {
@@ -376,8 +380,18 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
         const V(vec) logits = without ? V(without)(V(load)(at), lane) : V(load)(at);
         exps[k] = V(exp_parts)(logits, low, ref, treatment);
     }
+    V(vec) rests = V(set1)(0);
     for (size_t k = 0; k < vectors; k++) {
-        V(put_aside)(aside, i + k * V(LANES), V(add_exp)(sum, exps[k]), keep);
+        if (by_fours) {
+            const V(vec) rest = V(add_scale)(sum, exps[k]);
+            rests = k % 4 == 0 ? rest : V(add)(rests, rest);
+        } else {
+            V(add_exp)(sum, exps[k]);
+        }
+        if (by_fours && k % 4 == 3) {
+            sum->low = V(add)(sum->low, rests);
+        }
+        V(put_aside)(aside, i + k * V(LANES), exps[k], keep);
     }
     if (!XENT_STRIP_STAYS) {
         return;
@@ -390,23 +404,30 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
     }
 }
 
-/* Whole vectors only, up to `end`: in strips, but for those before `skip` and at the end that do
- * not fill one. These go one by one where a strip stays in registers, for which it needs a constant
- * length. */
+/* Whole vectors only, up to `end`: by fours, but for those before `skip` and at the end that are
+ * fewer, the same for every instruction set. A strip that stays in registers needs a constant
+ * length, so there these few are strips of one. */
 XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
                                  const struct V(reference) * ref, enum treatment treatment,
                                  enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
-    const size_t strip = V(STRIP) * V(LANES);
+    const size_t four = 4 * V(LANES), settled = V(SETTLED) * V(LANES);
     for (size_t i = 0; i < end;) {
-        const size_t clear = i + (skip - i < end - i ? skip - i : end - i) / strip * strip;
-        for (; i < clear; i += strip) {
-            V(reduce_strip)(span, i, V(STRIP), SIZE_MAX, ref, treatment, keep, aside, sum);
+        const size_t clear = i + (skip - i < end - i ? skip - i : end - i) / four * four;
+        while (i < clear) {
+            const size_t until = clear - i < settled ? clear : i + settled;
+            for (size_t vectors; i < until; i += vectors * V(LANES)) {
+                vectors = XENT_STRIP_STAYS ? V(STRIP) : (until - i) / V(LANES);
+                V(reduce_strip)(span, i, vectors, V(BY_FOURS), SIZE_MAX, ref, treatment, keep,
+                                aside, sum);
+            }
+            if (V(BY_FOURS)) {
+                V(settle)(sum);
+            }
         }
         const size_t stop = skip - i < end - i ? V(whole_of)(skip) + V(LANES) : end;
         for (size_t vectors; i < stop; i += vectors * V(LANES)) {
-            const size_t left = (stop - i) / V(LANES);
-            vectors = XENT_STRIP_STAYS ? 1 : left < V(STRIP) ? left : V(STRIP);
-            V(reduce_strip)(span, i, vectors, skip, ref, treatment, keep, aside, sum);
+            vectors = XENT_STRIP_STAYS ? 1 : (stop - i) / V(LANES);
+            V(reduce_strip)(span, i, vectors, false, skip, ref, treatment, keep, aside, sum);
         }
     }
 }

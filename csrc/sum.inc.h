@@ -36,7 +36,7 @@ XENT_INLINE struct V(exp)
  * A term leaves half a unit of `high` to `low` at most. Of float, with M the largest exponential
  * and a sum that starts at 2 M, that is 2^-23 M where a lane stays small. A lane has 256 terms of a
  * block, each added with an error of 2^-24 of the `low` before it: 2^-32 M, or 2^-28 M for 16
- * lanes.
+ * lanes. Terms that are added by fours leave more: see V(add_scale).
  */
 struct V(sum) {
     V(vec) high, low;
@@ -55,6 +55,28 @@ XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
     sum->low = V(add)(sum->low, rest);
     sum->high = high;
     return term;
+}
+
+/* Whether exponentials are added by fours, an operation less each, and after how many vectors the
+ * sum is settled. */
+enum { V(BY_FOURS) = V(STEPS) > 1 && XENT_FUSED, V(SETTLED) = 16 };
+
+/* Adds the scale of an exponential to `high` and returns the rest, scale * p and what `high` has no
+ * room for. The rests of four vectors are added up, then that to `low`, from one settling to the
+ * next: any is rounded seven times at the most. Of float, where |p| < 0.0443 * (1 + p), that is an
+ * error of 7 * 0.0443 * 2^-24 of the exponentials, or 0.31 * 2^-24; docs/accuracy.md adds it up. */
+XENT_INLINE V(vec) V(add_scale)(struct V(sum) * sum, struct V(exp) e) {
+    const V(vec) high = V(add)(sum->high, e.scale);
+    const V(vec) added = V(sub)(high, sum->high);
+    sum->high = high;
+    return V(fma)(e.p, e.scale, V(sub)(e.scale, added));
+}
+
+/* Moves to `high` what it has room for. */
+XENT_INLINE void V(settle)(struct V(sum) * sum) {
+    const V(vec) high = V(add)(sum->high, sum->low);
+    sum->low = V(sub)(sum->low, V(sub)(high, sum->high));
+    sum->high = high;
 }
 
 /* Adds the lanes of a sum that started at `start`, in a fixed order, without the headroom: of

@@ -2,6 +2,7 @@
 /* What the vector headers share. A vector header defines, for the prefixes f32 and f64, a 64-byte
  * vector `vec` and these operations on it; rows.inc.h is written in them alone. XENT_STRIP and
  * XENT_STRIP_STAYS say how many vectors a strip has, and whether in registers: see rows.inc.h.
+ * XENT_FUSED says whether fma rounds once.
  *
  *   set1 load store add sub mul div
  *   load_first(p, n, rest)  the first n lanes from memory, fewer than all, the others from rest

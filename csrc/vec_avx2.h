@@ -6,7 +6,7 @@
 
 #include "vec.h"
 
-enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false };
+enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = true };
 #include "vec_halves_avx.h"
 #include "vec_transpose_avx.h"
 

@@ -6,7 +6,7 @@
 
 #include "vec.h"
 
-enum { XENT_STRIP = 4, XENT_STRIP_STAYS = true };
+enum { XENT_STRIP = 4, XENT_STRIP_STAYS = true, XENT_FUSED = true };
 #include "vec_halves_avx.h"
 #include "vec_transpose_avx.h"
 

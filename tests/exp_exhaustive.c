@@ -6,7 +6,8 @@
  *
  * Every result enters the checksum, and every STRIDEth vector is compared. Prints the number of
  * arguments, that of the compared ones, the worst and the mean error in ulp of the exponential that
- * is kept, which is rounded, the same of what a sum gets, which is not, and the checksum. */
+ * is kept, which is rounded, and the worst in parts of it, of which an ulp has one to two; the same
+ * of what a sum gets, which is not rounded; and the checksum. */
 #include XENT_VEC_HEADER
 
 #include "isa.inc.h"
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 
 struct error {
-    double worst, sum;
+    double worst, sum, part; /* in ulp; in 2^-24 of a float or 2^-53 of a double */
 };
 
 struct tally {
@@ -27,6 +28,7 @@ struct tally {
 static void join_error(struct error *to, struct error from) {
     to->worst = fmax(to->worst, from.worst);
     to->sum += from.sum;
+    to->part = fmax(to->part, from.part);
 }
 
 /* In any order: the checksum is a sum modulo 2^64. */
@@ -86,8 +88,11 @@ static uint64_t digest(double x, double kept, double added, double low) {
                 const double of_kept = fabs((double)(kept[i] - exact) / ulp);                      \
                 const double of_added = fabs((double)((added - exact) + low[i]) / ulp);            \
                 tally->compared++;                                                                 \
-                join_error(&tally->kept, (struct error){of_kept, of_kept});                        \
-                join_error(&tally->added, (struct error){of_added, of_added});                     \
+                const double parts_of_ulp = ulp * ldexp(1, mantissa_bits + 1) / (double)exact;     \
+                join_error(&tally->kept,                                                           \
+                           (struct error){of_kept, of_kept, of_kept * parts_of_ulp});              \
+                join_error(&tally->added,                                                          \
+                           (struct error){of_added, of_added, of_added * parts_of_ulp});           \
             }                                                                                      \
         }                                                                                          \
     }                                                                                              \
@@ -170,8 +175,11 @@ int main(int count, char **arguments) {
     const bool single = strcmp(arguments[1], "f32") == 0;
     const struct tally tally = single ? check_floats(stride) : check_doubles(stride);
     const double compared = (double)tally.compared;
-    printf("%" PRIu64 " %" PRIu64 " %.6f %.6f %.6f %.6f %016" PRIx64 "\n", tally.arguments,
-           tally.compared, tally.kept.worst, tally.kept.sum / compared, tally.added.worst,
-           tally.added.sum / compared, tally.checksum);
+    printf("%" PRIu64 " %" PRIu64, tally.arguments, tally.compared);
+    const struct error errors[] = {tally.kept, tally.added};
+    for (int i = 0; i < 2; i++) {
+        printf(" %.6f %.6f %.6f", errors[i].worst, errors[i].sum / compared, errors[i].part);
+    }
+    printf(" %016" PRIx64 "\n", tally.checksum);
     return 0;
 }

@@ -112,6 +112,17 @@ def lengths(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
         yield _batch(rng.normal(size=(3, classes), scale=3), dtype, [0, classes // 2, classes - 1])
 
 
+def lanes(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
+    """Small classes that are added to the same lane as a large one, each about half a unit of what a sum carries."""
+    step = math.log(2) / 8
+    for middle in (24.49, 24.51, -15.49, -15.51):  # where exponentials differ most from the nearest power of 2^(1/8)
+        x = np.full((40, BLOCK + 600), -np.inf)
+        x[:, ::16] = step * middle - np.linspace(17, 22, 40)[:, np.newaxis]
+        x[:, 32] = step * middle
+        x[:, -1] = step * middle + rng.choice([-5, 10], 40)
+        yield _batch(x, dtype, np.full(40, x.shape[1] - 1))
+
+
 def blocks(rng: np.random.Generator, dtype: Dtype) -> Iterator[Batch]:
     """Blocks of one row that differ by orders of magnitude."""
     for steps in ((0, 30, -30), (300, 0, 290), (-300, -260, 10), (1000, 1001, 5000), (-80, 0, -100)):
@@ -215,6 +226,7 @@ QUICK: tuple[Family, ...] = (
     extremes,
     ties,
     lengths,
+    lanes,
     blocks,
     masked,
     near_zero,

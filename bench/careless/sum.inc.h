@@ -28,6 +28,15 @@ XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
     return e.value;
 }
 
+enum { V(BY_FOURS) = 0, V(SETTLED) = 16 };
+
+XENT_INLINE V(vec) V(add_scale)(struct V(sum) * sum, struct V(exp) e) {
+    (void)sum; /* never called */
+    return e.value;
+}
+
+XENT_INLINE void V(settle)(struct V(sum) * sum) { (void)sum; }
+
 XENT_INLINE void V(total)(const struct V(sum) * sum, double start, struct xent_sum *result) {
     (void)start;
     REAL lane[V(LANES)];
