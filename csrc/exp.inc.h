@@ -16,14 +16,26 @@ enum treatment {
 
 /* What one block's exponentials are relative to. */
 struct V(reference) {
-    V(vec) shift;            /* subtracted from every logit, exactly */
-    V(vec) lowest;           /* logits (shifted) below it count as zero */
-    V(vec) scale, scale_low; /* what logits are multiplied by, as a sum */
-    V(vec) round;            /* ROUND plus what the low bits are for 1 * 2^headroom / 2^N */
+    V(vec) shift;  /* subtracted from every logit, exactly */
+    V(vec) lowest; /* logits (shifted) below it count as zero */
+    V(vec) round;  /* ROUND plus what the low bits are for 1 * 2^headroom / 2^N */
+    /* Where logits are multiplied: the scale, rounded; how many steps a logit of one takes; and
+     * STEP_LOW, less what the scale lost of a step. */
+    V(vec) scale, steps, step_low;
 };
 
 /* Whether the largest logit z is subtracted from all. */
 XENT_INLINE bool V(is_shifted)(double z) { return z - z != 0 || fabs(z) >= (double)V(SHIFT_FROM); }
+
+/* The numbers of a reference that go with a scale. */
+XENT_INLINE void V(refer_scale)(struct V(reference) * ref, double scale) {
+    const double step = 0x1.62e42fefa39efp-1 / V(STEPS);
+    const REAL rounded = (REAL)scale;
+    const double lost = (scale - (double)rounded) / scale;
+    ref->scale = V(set1)(rounded);
+    ref->steps = V(set1)((REAL)(scale / step));
+    ref->step_low = V(set1)((REAL)((double)V(STEP_LOW) - step * lost));
+}
 
 /* The reference of a block whose largest class is m; `sum` gets it as numbers. */
 XENT_INLINE struct V(reference) V(refer_to)(REAL m, double scale, struct xent_sum *sum) {
@@ -33,17 +45,16 @@ XENT_INLINE struct V(reference) V(refer_to)(REAL m, double scale, struct xent_su
     const REAL shift = m == -(REAL)INFINITY || !shifted ? 0 : m;
     const REAL exponent = shifted ? 0 : (REAL)rint(z * (double)V(LOG2_E));
     const REAL offset = V(AT_ONE) + V(HEADROOM) - exponent;
-    const REAL scale_high = (REAL)scale;
     sum->exponent = (double)exponent;
     sum->shift = (double)shift;
-    return (struct V(reference)){
+    struct V(reference) ref = {
         .shift = V(set1)(shift),
         .lowest =
             V(set1)((REAL)(((double)V(AT_ZERO) - (double)offset) * 0x1.62e42fefa39efp-1 / scale)),
-        .scale = V(set1)(scale_high),
-        .scale_low = V(set1)((REAL)(scale - (double)scale_high)),
         .round = V(set1)(V(ROUND) + V(STEPS) * offset),
     };
+    V(refer_scale)(&ref, scale);
+    return ref;
 }
 
 /* The argument of an exponential without its powers of two, r - correction. The two are kept apart,

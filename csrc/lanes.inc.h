@@ -247,8 +247,7 @@ XENT_INLINE void V(refer_lanes_to)(V(vec) m, double scale, enum treatment treatm
     ref->lowest = V(mul)(V(sub)(V(set1)(V(AT_ZERO)), offset), V(set1)(ln2));
     ref->round = V(fma)(offset, V(set1)(V(STEPS)), round);
     if (treatment == SCALED) {
-        ref->scale = V(set1)(scale_high);
-        ref->scale_low = V(set1)((REAL)(scale - (double)scale_high));
+        V(refer_scale)(ref, scale);
     }
 }
 

@@ -7,27 +7,37 @@ struct V(exp) {
     V(vec) scale, p;
 };
 
+/* x * y - z of numbers of which the difference is small, rounded once. */
+XENT_INLINE V(vec) V(product_less)(V(vec) x, V(vec) y, V(vec) z) {
+    if (XENT_FUSED) {
+        return V(fms)(x, y, z);
+    }
+    const V(vec) product = V(mul)(x, y);
+    return V(add)(V(sub)(product, z), V(product_error)(x, y, product));
+}
+
+/* What n steps leave of x, or of its multiple. */
+XENT_INLINE V(vec) V(without_steps)(V(vec) x, V(vec) low, V(vec) n, const struct V(reference) * ref,
+                                    enum treatment treatment) {
+    const V(vec) step_high = V(set1)(V(STEP_HIGH)), step_low = V(set1)(V(STEP_LOW));
+    if (treatment == AS_IS || treatment == SHIFTED) {
+        return V(fnma)(n, step_low, V(fnma)(n, step_high, x)); /* the inner one is exact */
+    }
+    V(vec) r = V(product_less)(x, ref->scale, V(mul)(n, step_high));
+    r = treatment == SCALED ? V(fma)(low, ref->scale, r) : r;
+    return V(fnma)(n, ref->step_low, r);
+}
+
 XENT_INLINE struct V(exp)
     V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
+    const bool shifts = treatment == SHIFTED || treatment == SCALED;
     const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
-    if (treatment == SHIFTED || treatment == SCALED) {
-        x = V(sub)(x, ref->shift);
-    }
+    const V(vec) steps = multiplies ? ref->steps : V(set1)(V(STEPS) * V(LOG2_E));
+    x = shifts ? V(sub)(x, ref->shift) : x;
     x = V(max)(ref->lowest, x); /* keeps a NaN */
-    V(vec) lost = V(set1)(0);
-    if (multiplies) {
-        const V(vec) u = x;
-        x = V(mul)(u, ref->scale);
-        lost = V(product_error)(u, ref->scale, x);
-        lost = treatment == SCALED ? V(fma)(low, ref->scale, lost) : lost;
-        lost = V(fma)(u, ref->scale_low, lost);
-    }
     /* The low bits of y are the number of steps; power makes zero of that at x = lowest. */
-    const V(vec) y = V(fma)(x, V(set1)(V(STEPS) * V(LOG2_E)), ref->round);
-    const V(vec) n = V(sub)(y, ref->round);
-    V(vec) r = V(fnma)(n, V(set1)(V(STEP_HIGH)), x); /* exact */
-    r = multiplies ? V(sub)(r, V(fms)(n, V(set1)(V(STEP_LOW)), lost))
-                   : V(fnma)(n, V(set1)(V(STEP_LOW)), r);
+    const V(vec) y = V(fma)(x, steps, ref->round), n = V(sub)(y, ref->round);
+    const V(vec) r = V(without_steps)(x, low, n, ref, treatment);
     return (struct V(exp)){V(step)(y), V(fma)(V(mul)(r, r), V(exp_series)(r), r)};
 }
 
