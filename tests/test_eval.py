@@ -539,9 +539,10 @@ def test_interrupted_run_leaves_nothing(error, code, where, tmp_path, monkeypatc
 
 
 PAUSED = """
-import sys, time
+import signal, sys, time
 import xent
 from xent.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it runs in the background
 def evaluate(*args, **kwargs):
     print("paused", flush=True)
     time.sleep(60)
