@@ -51,7 +51,7 @@ struct workspace {
     struct parts whole;          /* of a row of which the logits are a shard */
     struct xent_load_space load; /* a block; not used where logits load in place, */
     char *store;                 /* nor this where values are stored so */
-    char *labels;
+    char *labels, *labels_out;   /* of the block that is reduced, and of that which is emitted */
     struct xent_evaluation_space evaluation;
     char *bent, *vector;    /* blocks for second derivatives, and of the vector */
     struct xent_edge *edge; /* of what is streamed */
@@ -127,7 +127,7 @@ size_t xent_rows_workspace(const struct xent_job *job) {
     const size_t space = size.sums + size.notes + size.exps + size.factors + size.slopes +
                          4 * size.listed + size.findings;
     return 2 * size.scalars + size.spaces * space + size.whole_sums + size.whole_notes + size.load +
-           size.lows + size.store + size.labels + size.bent + size.vector + size.terms +
+           size.lows + size.store + 2 * size.labels + size.bent + size.vector + size.terms +
            size.uncapped + size.best + size.edge;
 }
 
@@ -167,6 +167,7 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
     work.load = (struct xent_load_space){.u = take(&p, size.load), .low = take(&p, size.lows)};
     work.store = take(&p, size.store);
     work.labels = take(&p, size.labels);
+    work.labels_out = take(&p, size.labels);
     work.bent = take(&p, size.bent);
     work.vector = take(&p, size.vector);
     work.evaluation = (struct xent_evaluation_space){
@@ -326,23 +327,26 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
         evaluation.terms = move_from(evaluation.terms, logits.u, PAGE / 4);
         aside->exps = evaluation.terms;
     }
-    job->kernels->reduce(&logits, block.size, skip, max, aside, &space->blocks.sums[index]);
-    if (space->blocks.notes) {
-        struct xent_note *const note = &space->blocks.notes[index];
+    struct xent_note *const note = space->blocks.notes ? &space->blocks.notes[index] : NULL;
+    if (note) { /* before the next block takes the place of this one in the L1 cache */
         xent_note_block(job, &row->at, block.begin, block.size, &logits, load.slopes, skip, max,
                         work->labels, note);
-        if (is_marked(job, row, index) && aside->exps) {
-            job->kernels->mark(aside->exps, block.size, logits.u);
-        }
-        if (xent_has(job, DIRECTION)) {
-            xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
-            note_vector(job, note, aside->exps, load.slopes, block, work->vector);
-        }
     }
     if (space->findings) {
-        space->findings[index] =
-            xent_evaluate_block(job, &row->at, block.begin, block.size, &logits,
-                                &space->blocks.notes[index], &row->label, &evaluation);
+        space->findings[index] = xent_look_at_block(job, &row->at, block.begin, block.size, &logits,
+                                                    note, &row->label, &evaluation);
+    }
+    job->kernels->reduce(&logits, block.size, skip, max, aside, &space->blocks.sums[index]);
+    if (is_marked(job, row, index) && aside->exps) {
+        job->kernels->mark(aside->exps, block.size, logits.u);
+    }
+    if (note && xent_has(job, DIRECTION)) {
+        xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
+        note_vector(job, note, aside->exps, load.slopes, block, work->vector);
+    }
+    if (evaluation.terms) {
+        space->findings[index].spread =
+            xent_spread_block(job, block.begin, block.size, &logits, note, evaluation.terms);
     }
     return (struct found){
         .known = aside->ahead != NULL,
@@ -559,7 +563,7 @@ static void subtract_options(const struct xent_job *job, const struct row *row,
     outlet->adjusts = row->space.slopes || marked || (job->dense_labels && weighs);
     if (!outlet->adjusts && job->dense_labels) {
         outlet->emission.labels =
-            xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels);
+            xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels_out);
         outlet->emission.by_labels = upstream * row->shares.labels;
         outlet->emission.offset = share;
     } else if (!outlet->adjusts && weighs) {
@@ -780,7 +784,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
         struct xent_adjustment by = outlet->adjustment;
         if (job->dense_labels) {
             by.labels =
-                xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels);
+                xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels_out);
         }
         job->kernels->emit_adjusted(&outlet->emission, &by, block.size);
     }

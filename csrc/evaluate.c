@@ -86,26 +86,12 @@ static void sort(struct xent_best *best) {
     }
 }
 
-/* A number so that at least as many classes of a block are above it as are listed, and few more: of
- * as many parts of the block each has one that is no less than the next number. */
+/* A number so that at least as many classes of a block are above it as are listed, and few more. */
 static double bound_of(const struct xent_job *job, const char *u, size_t size, size_t most) {
-    if (most > XENT_MAXIMA || size < 2 * XENT_MAXIMA) {
+    if (most > XENT_PARTS || size < 2 * XENT_PARTS) {
         return -INFINITY;
     }
-    double first[XENT_MAXIMA], maxima[XENT_MAXIMA];
-    job->kernels->maxima(u, size, maxima);
-    size_t count = 0;
-    for (size_t i = 0; i < XENT_MAXIMA; i++) {
-        if (count == most && !(maxima[i] > first[count - 1])) {
-            continue;
-        }
-        size_t at = count < most ? count++ : count - 1;
-        for (; at > 0 && first[at - 1] < maxima[i]; at--) {
-            first[at] = first[at - 1];
-        }
-        first[at] = maxima[i];
-    }
-    const double last = first[most - 1];
+    const double last = job->kernels->bound_of_first(u, size, most);
     return job->single ? (double)nextafterf((float)last, -INFINITY) : nextafter(last, -INFINITY);
 }
 
@@ -115,15 +101,19 @@ static void list_block(const struct xent_job *job, const char *u, size_t begin, 
                        double largest, struct xent_best *best) {
     const size_t most = most_listed(job);
     const double least = best->count < most ? bound_of(job, u, size, most) : -INFINITY;
-    for (size_t i = 0; i < size; i++) {
+    struct xent_found found;
+    for (size_t i = 0; i < size;) {
         const double bound = best->count == most ? best->heap[0].logit : least;
         if (!(largest > bound)) {
             return;
         }
-        i += job->kernels->find_above(u + i * job->itemsize, size - i, bound);
-        if (i < size) {
-            add(best, most, (struct candidate){xent_real(job, u + i * job->itemsize), begin + i});
+        const char *const from = u + i * job->itemsize;
+        const size_t looked_at = job->kernels->find_above(from, size - i, bound, &found);
+        for (size_t k = 0; k < found.count; k++) {
+            const double logit = xent_real(job, from + found.classes[k] * job->itemsize);
+            add(best, most, (struct candidate){logit, begin + i + found.classes[k]});
         }
+        i += looked_at;
     }
 }
 
@@ -134,7 +124,7 @@ static void list_block(const struct xent_job *job, const char *u, size_t begin, 
  * are equal. */
 static size_t count_before(const struct xent_job *job, const char *u, size_t begin, size_t size,
                            double largest, const struct xent_label *label) {
-    if (label->class == XENT_NO_CLASS || largest < label->logit) {
+    if (!job->problem->evaluation->rank || largest < label->logit) {
         return 0;
     }
     size_t earlier = label->class > begin ? label->class - begin : 0;
@@ -144,11 +134,10 @@ static size_t count_before(const struct xent_job *job, const char *u, size_t beg
                                      false);
 }
 
-struct xent_finding xent_evaluate_block(const struct xent_job *job, const struct xent_place *at,
-                                        size_t begin, size_t size, const struct xent_logits *logits,
-                                        const struct xent_note *note,
-                                        const struct xent_label *label,
-                                        const struct xent_evaluation_space *space) {
+struct xent_finding xent_look_at_block(const struct xent_job *job, const struct xent_place *at,
+                                       size_t begin, size_t size, const struct xent_logits *logits,
+                                       const struct xent_note *note, const struct xent_label *label,
+                                       const struct xent_evaluation_space *space) {
     const bool kept = note->kept != XENT_NO_CLASS;
     struct xent_finding finding = {kept ? note->logit : note->top, note->kept, 0, 0};
     const char *u = logits->u;
@@ -161,14 +150,17 @@ struct xent_finding xent_evaluate_block(const struct xent_job *job, const struct
     if (space->best) {
         list_block(job, u, begin, size, finding.largest, space->best);
     }
-    if (space->terms) {
-        if (kept) { /* it is not in the sum */
-            xent_set_real(job, space->terms + (note->kept - begin) * job->itemsize, 0);
-        }
-        const double spread = job->kernels->spread_terms(logits, size, note->top, space->terms);
-        finding.spread = spread - spread == 0 ? spread : 0; /* infinitely far are terms of zero */
-    }
     return finding;
+}
+
+double xent_spread_block(const struct xent_job *job, size_t begin, size_t size,
+                         const struct xent_logits *logits, const struct xent_note *note,
+                         char *terms) {
+    if (note->kept != XENT_NO_CLASS) { /* it is not in the sum */
+        xent_set_real(job, terms + (note->kept - begin) * job->itemsize, 0);
+    }
+    const double spread = job->kernels->spread_terms(logits, size, note->top, terms);
+    return spread - spread == 0 ? spread : 0; /* infinitely far are terms of zero */
 }
 
 /* ---- Rows --------------------------------------------------------------------------------------

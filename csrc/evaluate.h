@@ -47,12 +47,17 @@ size_t xent_size_of_best(const struct xent_job *job);
 /* Empties the list; NULL: there is none. */
 void xent_forget(struct xent_best *best);
 
-/* `note` is that of the block, and the first classes go to the list: blocks come in order. */
-struct xent_finding xent_evaluate_block(const struct xent_job *job, const struct xent_place *at,
-                                        size_t begin, size_t size, const struct xent_logits *logits,
-                                        const struct xent_note *note,
-                                        const struct xent_label *label,
-                                        const struct xent_evaluation_space *space);
+/* `note` is that of the block, and the first classes go to the list: blocks come in order. What is
+ * spread is not known yet. */
+struct xent_finding xent_look_at_block(const struct xent_job *job, const struct xent_place *at,
+                                       size_t begin, size_t size, const struct xent_logits *logits,
+                                       const struct xent_note *note, const struct xent_label *label,
+                                       const struct xent_evaluation_space *space);
+
+/* What is spread, of the terms that reduce has kept. */
+double xent_spread_block(const struct xent_job *job, size_t begin, size_t size,
+                         const struct xent_logits *logits, const struct xent_note *note,
+                         char *terms);
 
 /* Writes what is known before the row is finished: classes and ranks, and logits in place of their
  * log-probabilities. The lane gets what the entropy needs, for which the sums, merged before, are

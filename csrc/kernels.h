@@ -12,8 +12,13 @@
 
 enum { XENT_CACHE_LINE = 64 }; /* bytes, as many as a vector has */
 
-/* Parts of a block that `maxima` looks at. */
-enum { XENT_MAXIMA = 32 };
+/* Parts of a block that `bound_of_first` looks at. */
+enum { XENT_PARTS = 32 };
+
+/* Classes of a block, in order. */
+struct xent_found {
+    size_t count, classes[256];
+};
 
 /* Numbers a constant stride apart. */
 struct xent_strided {
@@ -217,12 +222,16 @@ struct xent_aside {
 #define XENT_KERNELS(KERNEL)                                                                       \
     /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. */     \
     KERNEL(largest, double, (const void *logits, size_t n, size_t skip))                           \
-    /* The largest of each part of the classes, -inf of one without any; NaNs do not count. */     \
-    KERNEL(maxima, void, (const void *logits, size_t n, double *largest))                          \
-    /* The first class with that u; n if there is none. */                                         \
-    KERNEL(find, size_t, (const void *logits, size_t n, double u))                                 \
-    /* The first class whose u is above the bound; n if there is none. */                          \
-    KERNEL(find_above, size_t, (const void *logits, size_t n, double bound))                       \
+    /* A number that no fewer than `count` classes are at or above, and not many more: the last    \
+     * that counts of the largest of each part of the classes. Equal ones count once; -inf if      \
+     * there are too few. NaNs do not count. */                                                    \
+    KERNEL(bound_of_first, double, (const void *logits, size_t n, size_t count))                   \
+    /* The first class that has the largest u; n if none has it. */                                \
+    KERNEL(find, size_t, (const void *logits, size_t n, double largest))                           \
+    /* Classes whose u is above the bound, from the first on; returns how many were looked at, not \
+     * all of n if the room was not enough. */                                                     \
+    KERNEL(find_above, size_t,                                                                     \
+           (const void *logits, size_t n, double bound, struct xent_found *found))                 \
     /* How many are above it, or at it if `at` is set; for a block at the most. */                 \
     KERNEL(count_above, size_t, (const void *logits, size_t n, double bound, bool at))             \
     /* Sum of exp over the classes but `skip`, of which `max` is the largest. */                   \

@@ -46,15 +46,16 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
     return (double)V(largest_lane)(m);
 }
 
-static void V(maxima)(const void *logits, size_t n, double *largest) {
-    enum { VECTORS = XENT_MAXIMA / V(LANES) };
+static double V(bound_of_first)(const void *logits, size_t n, size_t count) {
+    enum { VECTORS = XENT_PARTS / V(LANES) };
     const REAL *const x = logits;
+    const V(vec) none = V(set1)(-(REAL)INFINITY);
     V(vec) m[VECTORS];
     for (size_t k = 0; k < VECTORS; k++) {
-        m[k] = V(set1)(-(REAL)INFINITY);
+        m[k] = none;
     }
     size_t i = 0;
-    for (; i + XENT_MAXIMA <= n; i += XENT_MAXIMA) {
+    for (; i + XENT_PARTS <= n; i += XENT_PARTS) {
 #pragma GCC unroll 4
         for (size_t k = 0; k < VECTORS; k++) {
             m[k] = V(max)(V(load)(x + i + k * V(LANES)), m[k]);
@@ -63,52 +64,81 @@ static void V(maxima)(const void *logits, size_t n, double *largest) {
     for (size_t k = 0; i < n; i += V(LANES), k++) {
         m[k] = V(max)(V(load_masked)(x, n, i, SIZE_MAX), m[k]);
     }
-    for (size_t k = 0; k < VECTORS; k++) {
-        REAL lanes[V(LANES)];
-        V(store)(lanes, m[k]);
-        for (size_t j = 0; j < V(LANES); j++) {
-            largest[k * V(LANES) + j] = (double)lanes[j];
+    REAL last = (REAL)INFINITY;
+    for (; count > 0; count--) {
+        V(vec) next = none;
+        for (size_t k = 0; k < VECTORS; k++) {
+            next = V(max)(V(less)(m[k], V(set1)(last), m[k], none), next);
         }
+        last = V(largest_lane)(next);
     }
+    return (double)last;
 }
 
-static size_t V(find)(const void *logits, size_t n, double u) {
+static size_t V(find)(const void *logits, size_t n, double largest) {
     const REAL *const x = logits;
-    const REAL wanted = (REAL)u;
-    const V(vec) wanteds = V(set1)(wanted), zero = V(set1)(0), one = V(set1)(1);
-    size_t i = 0, end = 0;
-    for (; i < n; i = end) {
-        end = n - i < V(LANES) ? n : i + V(LANES);
-        if (end - i == V(LANES) &&
-            !V(any_less)(zero, V(less)(V(load)(x + i), wanteds, zero, one))) {
-            continue;
-        }
-        for (; i < end; i++) {
-            if (x[i] == wanted) {
-                return i;
-            }
-        }
-    }
-    return n;
-}
-
-static size_t V(find_above)(const void *logits, size_t n, double bound) {
-    const REAL *const x = logits;
-    const V(vec) bounds = V(set1)((REAL)bound);
+    const V(vec) wanted = V(set1)((REAL)largest), zero = V(set1)(0), one = V(set1)(1);
     size_t i = 0;
     for (; i + 4 * V(LANES) <= n; i += 4 * V(LANES)) {
-        const V(vec) m = V(max_whole)(x, i, i + 4 * V(LANES), bounds);
-        if (V(any_less)(bounds, m)) {
+        const V(vec) m = V(max_whole)(x, i, i + 4 * V(LANES), V(set1)(-(REAL)INFINITY));
+        if (V(any_less)(zero, V(less)(m, wanted, zero, one))) {
             break;
         }
     }
-    while (i + V(LANES) <= n && !V(any_less)(bounds, V(load)(x + i))) {
-        i += V(LANES);
-    }
-    while (i < n && !(x[i] > (REAL)bound)) {
+    while (i < n && x[i] != (REAL)largest) {
         i++;
     }
     return i;
+}
+
+/* Whether any of so many vectors has something above the bounds. */
+XENT_INLINE bool V(any_above)(const REAL *x, size_t vectors, V(vec) bounds) {
+    V(vec) m = bounds;
+#pragma GCC unroll 8
+    for (size_t k = 0; k < vectors; k++) {
+        m = V(max)(V(load)(x + k * V(LANES)), m);
+    }
+    return V(any_less)(bounds, m);
+}
+
+/* The classes that are above the bounds, of 64 from x on, as bits. */
+XENT_INLINE uint64_t V(which_above)(const REAL *x, V(vec) bounds) {
+    uint64_t above = 0;
+    for (size_t i = 0; i < 64; i += V(LANES)) {
+        above |= (uint64_t)V(which_less)(bounds, V(load)(x + i)) << i;
+    }
+    return above;
+}
+
+XENT_INLINE void V(note_above)(uint64_t above, size_t begin, struct xent_found *found) {
+    for (; above != 0; above &= above - 1) {
+        found->classes[found->count++] = begin + (size_t)__builtin_ctzll(above);
+    }
+}
+
+static size_t V(find_above)(const void *logits, size_t n, double bound, struct xent_found *found) {
+    enum { VECTORS = 8, GROUP = VECTORS * V(LANES) };
+    enum { ROOM = sizeof found->classes / sizeof found->classes[0] };
+    const REAL *const x = logits;
+    const V(vec) bounds = V(set1)((REAL)bound);
+    found->count = 0;
+    size_t i = 0;
+    for (; i + GROUP <= n; i += GROUP) {
+        if (!V(any_above)(x + i, VECTORS, bounds)) {
+            continue;
+        }
+        if (found->count + GROUP > ROOM) {
+            return i;
+        }
+        for (size_t at = i; at < i + GROUP; at += 64) {
+            V(note_above)(V(which_above)(x + at, bounds), at, found);
+        }
+    }
+    for (; i < n && found->count + V(LANES) <= ROOM; i += V(LANES)) {
+        const V(vec) rest = V(load_masked)(x, n, i, SIZE_MAX);
+        V(note_above)(V(which_less)(bounds, rest), i, found);
+    }
+    return i < n ? i : n;
 }
 
 /* Two counts, each of half a block, so that an addition does not wait for the last. They are

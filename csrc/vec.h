@@ -16,6 +16,7 @@
  *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
  *   less(a, b, x, y) x in the lanes where a < b, else y
  *   any_less(a, b)   whether a < b in any lane
+ *   which_less(a, b) the lanes where a < b, as bits from the lowest on
  *   largest_lane(x)  the largest lane, where all are numbers
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
  *   power(n, table)  of f32 only: n in the low bits as a power of 2^(1/8), given all eight from one on

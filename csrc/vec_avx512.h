@@ -48,8 +48,11 @@ XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x
     XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
         return _mm512_mask_blend_##suffix(_mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ), y, x);     \
     }                                                                                              \
+    XENT_INLINE uint32_t prefix##_which_less(vector a, vector b) {                                 \
+        return _mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ);                                       \
+    }                                                                                              \
     XENT_INLINE bool prefix##_any_less(vector a, vector b) {                                       \
-        return _mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ) != 0;                                  \
+        return prefix##_which_less(a, b) != 0;                                                     \
     }                                                                                              \
     XENT_INLINE real prefix##_largest_lane(vector x) { return _mm512_reduce_max_##suffix(x); }     \
     XENT_INLINE vector prefix##_to_exponent(vector x) {                                            \

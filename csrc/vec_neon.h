@@ -41,6 +41,14 @@ typedef uint64x2_t u64_vec;
     XENT_INLINE vector prefix##_times_sum(vector x, vector a, vector b) {                          \
         return prefix##_fma(x, a, prefix##_mul(x, b));                                             \
     }                                                                                              \
+    XENT_INLINE uint32_t prefix##_which_less(vector a, vector b) {                                 \
+        const bits##_vec less = vcltq_##suffix(a, b);                                              \
+        uint32_t which = 0;                                                                        \
+        for (int i = 0; i < (int)(sizeof(vector) / sizeof(real)); i++) {                           \
+            which |= (uint32_t)(less[i] & 1) << i;                                                 \
+        }                                                                                          \
+        return which;                                                                              \
+    }                                                                                              \
     XENT_INLINE bool prefix##_any_less(vector a, vector b) {                                       \
         const uint64x2_t less = (uint64x2_t)vcltq_##suffix(a, b);                                  \
         return (vgetq_lane_u64(less, 0) | vgetq_lane_u64(less, 1)) != 0;                           \

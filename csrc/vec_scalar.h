@@ -49,6 +49,14 @@ enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = false };
     XENT_INLINE prefix##_vec prefix##_fnma(prefix##_vec x, prefix##_vec y, prefix##_vec z) {       \
         return z - x * y;                                                                          \
     }                                                                                              \
+    XENT_INLINE uint32_t prefix##_which_less(prefix##_vec a, prefix##_vec b) {                     \
+        const prefix##_bits less = (prefix##_bits)(a < b);                                         \
+        uint32_t which = 0;                                                                        \
+        for (int i = 0; i < (int)(sizeof(prefix##_vec) / sizeof(real)); i++) {                     \
+            which |= (uint32_t)(less[i] & 1) << i;                                                 \
+        }                                                                                          \
+        return which;                                                                              \
+    }                                                                                              \
     XENT_INLINE bool prefix##_any_less(prefix##_vec a, prefix##_vec b) {                           \
         const prefix##_bits less = (prefix##_bits)(a < b);                                         \
         uint64_t halves[2];                                                                        \

@@ -192,6 +192,26 @@ def test_a_masked_label():
     assert found.log_prob == -inf
 
 
+OF_ROWS = ("log_prob", "lse", "argmax", "rank", "entropy")
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (9, 3 * BLOCK)])
+@pytest.mark.parametrize("outputs", [(), *([name] for name in OF_ROWS), ("rank", "rank", "argmax")], ids=str)
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_only_some_outputs(rng, dtype, shape, outputs, top_k):
+    """Each is the same, to the last bit, whether others are computed or not."""
+    x, labels = (rng.normal(size=shape) * 4).astype(dtype), rng.integers(shape[1], size=shape[0])
+    everything = xent.evaluate(x, labels, top_k=top_k)
+    some, of_oracle = (of(x, labels, top_k=top_k, outputs=iter(outputs)) for of in (xent.evaluate, reference.evaluate))
+    for name in some._fields:
+        if name in OF_ROWS and name not in outputs:
+            assert getattr(some, name) is None
+            assert getattr(of_oracle, name) is None
+        else:
+            assert getattr(some, name).tobytes() == getattr(everything, name).tobytes()
+            assert getattr(of_oracle, name) is not None
+
+
 def test_no_rows_and_no_label(dtype):
     found = xent.evaluate(np.zeros((0, 4), dtype), top_k=2)
     assert found.log_prob is None
@@ -251,6 +271,11 @@ def test_a_row_depends_on_itself_alone(rng, dtype, classes):
         ({"class_mask": [1, 1, 1]}, TypeError, "class_mask must be booleans"),
         ({"class_mask": [True, False]}, ValueError, r"class_mask has shape \(2,\)"),
         ({"n_threads": 0}, ValueError, "n_threads must be at least 1"),
+        ({"outputs": ["lse", "top_k"]}, ValueError, r"outputs\[1\] must be one of 'log_prob', .*, not 'top_k'"),
+        ({"outputs": ["rank"], "target": None}, ValueError, r"outputs\[0\] must be one of 'lse', .*, not 'rank'"),
+        ({"outputs": [1]}, TypeError, r"outputs\[0\] must be one of"),
+        ({"outputs": "lse"}, TypeError, "outputs must be an iterable of strings, not 'lse'"),
+        ({"outputs": 1}, TypeError, "outputs must be an iterable of strings, not 1"),
     ],
 )
 def test_errors(change, error, message):

@@ -6,6 +6,7 @@ No arithmetic on logits is done here: the formulas are in ``csrc/finish.inc.h``,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -1105,7 +1106,7 @@ def logsumexp(
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` knows of each row's prediction.
+    """What `evaluate` knows of each row's prediction; None of what is not among its `outputs`.
 
     Numbers are in the shape of the logits without the class axis; those of `top_k` classes have that axis, of that
     length. Classes are in order of their logits, the largest first, and of equal ones the first is first. In a row that
@@ -1137,6 +1138,7 @@ def evaluate(
     scale: float = 1.0,
     softcap: float | None = None,
     top_k: int = 0,
+    outputs: Iterable[str] | None = None,
     n_threads: int | None = None,
 ) -> Evaluation:
     r"""Compute what there is to know of predictions, in one pass over the logits.
@@ -1159,6 +1161,9 @@ def evaluate(
         The labels, ``0 <= c < K``.
     top_k : int
         How many of the first classes to list; it may be more than there are.
+    outputs : iterable of str, optional
+        Which of ``"log_prob"``, ``"lse"``, ``"argmax"``, ``"rank"`` and ``"entropy"`` to compute: what is not asked for
+        takes no time. All there are, by default: log_prob and rank with `target`.
     n_threads : int, optional
         As in `cross_entropy`.
 
@@ -1173,7 +1178,7 @@ def evaluate(
     IndexError
         If a label is not one of the classes.
     ValueError
-        If a shape, `axis`, an option or `n_threads` does not fit.
+        If a shape, `axis`, an option or `n_threads` does not fit, or `outputs` names what there is not.
     TypeError
         If a dtype is not supported or an option has the wrong type.
     MemoryError
@@ -1193,22 +1198,25 @@ def evaluate(
     >>> found.top_k_indices
     array([[0, 1],
            [1, 0]])
+    >>> xent.evaluate(np.array([[2.0, 1.0, 0.0]]), outputs=["entropy"]).argmax is None
+    True
     """
     numbers: dict[str, Any] = {"scale": _arrays.scale("scale", scale)}
     if softcap is not None:
         numbers["softcap"] = _arrays.scale("softcap", softcap)
     listed = _arrays.count("top_k", top_k)
+    of_target = () if target is None else ("log_prob", "rank")
+    wanted = _arrays.choices("outputs", outputs, (*of_target, "lse", "argmax", "entropy"))
     array = _arrays.floats("logits", logits)
     rows = _arrays.classes_last("logits", array, axis)
     inputs: dict[str, Any] = {"logits": rows}
     results: dict[str, Any] = {}
     if target is not None:
         inputs["target"] = _arrays.labels("target", target, array, axis)
-        results |= {"log_prob": np.empty(rows.shape[:-1]), "rank": np.empty(rows.shape[:-1], np.int64)}
     if class_mask is not None:
         inputs["mask"] = _arrays.class_mask("class_mask", class_mask, array, axis)
-    results |= {name: np.empty(rows.shape[:-1]) for name in ("lse", "entropy")}
-    results["argmax"] = np.empty(rows.shape[:-1], np.int64)
+    for name in wanted:
+        results[name] = np.empty(rows.shape[:-1], np.int64 if name in {"argmax", "rank"} else np.float64)
     results["top_log_probs"] = np.empty((*rows.shape[:-1], listed))
     results["top_classes"] = np.empty((*rows.shape[:-1], listed), np.int64)
     _core.run_evaluation(**inputs, **results, **numbers, threads=_threads(n_threads))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -253,6 +253,15 @@ def choice(name: str, value: str, choices: tuple[str, ...]) -> str:
         return value
     error = ValueError if isinstance(value, str) else TypeError
     raise error(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+def choices(name: str, values: Iterable[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the values, each of which is to be one of the known ones: by default all of them."""
+    if values is None:
+        return known
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be an iterable of strings, not {values!r}")
+    return tuple(choice(f"{name}[{i}]", value, known) for i, value in enumerate(values))
 
 
 def flag(name: str, value: bool) -> bool:

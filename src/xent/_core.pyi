@@ -55,9 +55,9 @@ def run(
 def run_evaluation(
     logits: NDArray[Any],
     *,
-    lse: NDArray[Any],
-    argmax: NDArray[Any],
-    entropy: NDArray[Any],
+    lse: NDArray[Any] | None = None,
+    argmax: NDArray[Any] | None = None,
+    entropy: NDArray[Any] | None = None,
     target: NDArray[Any] | None = None,
     log_prob: NDArray[Any] | None = None,
     rank: NDArray[Any] | None = None,

@@ -443,9 +443,9 @@ def run(
 def run_evaluation(
     cnp.ndarray logits not None,
     *,
-    cnp.ndarray lse not None,
-    cnp.ndarray argmax not None,
-    cnp.ndarray entropy not None,
+    cnp.ndarray lse=None,
+    cnp.ndarray argmax=None,
+    cnp.ndarray entropy=None,
     cnp.ndarray target=None,
     cnp.ndarray log_prob=None,
     cnp.ndarray rank=None,
@@ -459,8 +459,8 @@ def run_evaluation(
     """Evaluate predictions.
 
     `logits`, `target` and `mask` are as in `run`. The results are contiguous: float64, and int64 for classes and ranks.
-    Those of the target are there with a target; `top_log_probs` and `top_classes` both or neither, with the classes
-    last.
+    Those that are None are not computed. `log_prob` and `rank` need a target; `top_log_probs` and `top_classes` are
+    there both or neither, with the classes last.
     """
     cdef xent_problem problem
     cdef xent_options options

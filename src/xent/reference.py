@@ -610,6 +610,7 @@ def evaluate(
     scale: float = 1.0,
     softcap: float | None = None,
     top_k: int = 0,
+    outputs: Iterable[str] | None = None,
     n_threads: int | None = None,  # noqa: ARG001
 ) -> Evaluation:
     """Compute what `xent.evaluate` computes; a row that is NaN has NaN, and -1 for a class or rank."""
@@ -637,7 +638,7 @@ def evaluate(
         return values.reshape(_shape_of_rows(given, axis))
 
     floats = _dtype_of_sums(given)
-    return Evaluation(
+    found = Evaluation(
         log_prob=None if log_prob is None else _result(per_row(log_prob), floats),
         lse=_result(per_row(rows.lse), floats),
         argmax=per_row(order[:, :1])[()],
@@ -646,6 +647,9 @@ def evaluate(
         top_k_log_probs=_result(_unrows(best_log_q, given, axis), floats),
         top_k_indices=_unrows(best, given, axis),
     )
+    of_rows = {"log_prob", "lse", "argmax", "rank", "entropy"}
+    absent: dict[str, Any] = dict.fromkeys(of_rows - set(of_rows if outputs is None else outputs))
+    return found._replace(**absent)
 
 
 class PartialStatistics:
