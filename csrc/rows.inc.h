@@ -76,19 +76,25 @@ static double V(bound_of_first)(const void *logits, size_t n, size_t count) {
 }
 
 static size_t V(find)(const void *logits, size_t n, double largest) {
+    enum { GROUP = 4 * V(LANES) };
     const REAL *const x = logits;
     const V(vec) wanted = V(set1)((REAL)largest), zero = V(set1)(0), one = V(set1)(1);
-    size_t i = 0;
-    for (; i + 4 * V(LANES) <= n; i += 4 * V(LANES)) {
-        const V(vec) m = V(max_whole)(x, i, i + 4 * V(LANES), V(set1)(-(REAL)INFINITY));
-        if (V(any_less)(zero, V(less)(m, wanted, zero, one))) {
-            break;
+    for (size_t i = 0, end = 0; i < n; i = end) {
+        end = n - i < GROUP ? n : i + GROUP;
+        V(vec) found = zero;
+        for (size_t k = i; end - i == GROUP && k < end; k += V(LANES)) {
+            found = V(add)(V(less)(V(load)(x + k), wanted, zero, one), found);
+        }
+        if (end - i == GROUP && !V(any_less)(zero, found)) {
+            continue;
+        }
+        for (; i < end; i++) { /* a NaN has been found, too */
+            if (x[i] == (REAL)largest) {
+                return i;
+            }
         }
     }
-    while (i < n && x[i] != (REAL)largest) {
-        i++;
-    }
-    return i;
+    return n;
 }
 
 /* Whether any of so many vectors has something above the bounds. */
