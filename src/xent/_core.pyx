@@ -6,7 +6,6 @@ Arrays come checked from `xent._api`: the right shapes, native byte order, a dty
 
 from libc.stddef cimport ptrdiff_t, size_t
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 cimport numpy as cnp
@@ -568,6 +567,10 @@ def run_plain(
     cdef double reduced = 0
     cdef double few_losses[256]
     cdef double *losses = few_losses
+    cdef cnp.ndarray many_losses
+    if rows > 256:  # in an array, because NumPy asks for huge pages where it is large
+        many_losses = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_DOUBLE, 0)
+        losses = <double *>cnp.PyArray_DATA(many_losses)
     cdef xent_problem problem
     cdef xent_status status
     memset(&problem, 0, sizeof(problem))
@@ -587,13 +590,9 @@ def run_plain(
     problem.loss_sum = NULL if mean else &reduced
     problem.loss_mean = &reduced if mean else NULL
     problem.threads = 0 if n_threads is None else <int>n_threads
+    problem.loss = losses
     with nogil:
-        if rows > 256:
-            losses = <double *>malloc(<size_t>rows * sizeof(double))
-        problem.loss = losses
-        status = xent_run(&problem) if losses != NULL else XENT_NO_MEMORY
-        if losses != few_losses:
-            free(losses)
+        status = xent_run(&problem)
     if status == XENT_TARGET_OUT_OF_RANGE:
         return None
     check(status)
