@@ -440,31 +440,39 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
     }
 }
 
-/* Whole vectors only, up to `end`: by fours, but for those before `skip` and at the end that are
- * fewer, the same for every instruction set. A strip that stays in registers needs a constant
- * length, so there these few are strips of one. */
-XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
-                                 const struct V(reference) * ref, enum treatment treatment,
-                                 enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
-    const size_t four = 4 * V(LANES), settled = V(SETTLED) * V(LANES);
-    for (size_t i = 0; i < end;) {
+/* Whole vectors from i up to `end`, a part at the most: by fours, but for the four with `skip` and
+ * what is fewer at the end, the same for every instruction set. A strip that stays in registers
+ * needs a constant length, so there these few are strips of one. */
+XENT_INLINE void V(reduce_part)(const struct V(span) * span, size_t i, size_t end, size_t skip,
+                                const struct V(reference) * ref, enum treatment treatment,
+                                enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
+    const size_t four = 4 * V(LANES);
+    while (i < end) {
         const size_t clear = i + (skip - i < end - i ? skip - i : end - i) / four * four;
-        while (i < clear) {
-            const size_t until = clear - i < settled ? clear : i + settled;
-            for (size_t vectors; i < until; i += vectors * V(LANES)) {
-                vectors = XENT_STRIP_STAYS ? V(STRIP) : (until - i) / V(LANES);
-                V(reduce_strip)(span, i, vectors, V(BY_FOURS), SIZE_MAX, ref, treatment, keep,
-                                aside, sum);
-            }
-            if (V(BY_FOURS)) {
-                V(settle)(sum);
-            }
+        for (size_t vectors; i < clear; i += vectors * V(LANES)) {
+            vectors = XENT_STRIP_STAYS ? V(STRIP) : (clear - i) / V(LANES);
+            V(reduce_strip)(span, i, vectors, V(BY_FOURS), SIZE_MAX, ref, treatment, keep, aside,
+                            sum);
         }
-        const size_t stop = skip - i < end - i ? V(whole_of)(skip) + V(LANES) : end;
+        const size_t stop = end - i < four ? end : i + four;
         for (size_t vectors; i < stop; i += vectors * V(LANES)) {
             vectors = XENT_STRIP_STAYS ? 1 : (stop - i) / V(LANES);
             V(reduce_strip)(span, i, vectors, false, skip, ref, treatment, keep, aside, sum);
         }
+    }
+    if (V(BY_FOURS)) {
+        V(settle)(sum);
+    }
+}
+
+/* Whole vectors only, up to `end`. */
+XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
+                                 const struct V(reference) * ref, enum treatment treatment,
+                                 enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
+    enum { PART = V(SETTLED) * V(LANES) };
+    for (size_t i = 0, until; i < end; i = until) {
+        until = end - i < PART ? end : i + PART;
+        V(reduce_part)(span, i, until, skip, ref, treatment, keep, aside, sum);
     }
 }
 
