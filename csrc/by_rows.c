@@ -51,6 +51,7 @@ struct workspace {
     struct parts whole;          /* of a row of which the logits are a shard */
     struct xent_load_space load; /* a block; not used where logits load in place, */
     char *store;                 /* nor this where values are stored so */
+    char *peaks;                 /* of the block that is reduced next */
     char *labels, *labels_out;   /* of the block that is reduced, and of that which is emitted */
     struct xent_evaluation_space evaluation;
     char *bent, *vector;    /* blocks for second derivatives, and of the vector */
@@ -81,7 +82,7 @@ static bool emits_in_place(const struct xent_job *job) {
 struct layout {
     size_t spaces, scalars, sums, notes, exps, factors, slopes, listed;
     size_t whole_sums, whole_notes;
-    size_t load, lows, store, labels, bent, vector;
+    size_t load, lows, store, peaks, labels, bent, vector;
     size_t findings, terms, uncapped, best, edge;
 };
 
@@ -111,6 +112,7 @@ static struct layout layout_of(const struct xent_job *job) {
         .load = gathers ? block : 0,
         .lows = caps ? block : 0,
         .store = scatters ? block : 0,
+        .peaks = job->keeps_largest && !gathers ? block / XENT_PEAK : 0,
         .labels = job->dense_labels ? block : 0,
         .bent = job->second ? block : 0,
         .vector = xent_has(job, DIRECTION) ? block : 0,
@@ -127,8 +129,8 @@ size_t xent_rows_workspace(const struct xent_job *job) {
     const size_t space = size.sums + size.notes + size.exps + size.factors + size.slopes +
                          4 * size.listed + size.findings;
     return 2 * size.scalars + size.spaces * space + size.whole_sums + size.whole_notes + size.load +
-           size.lows + size.store + 2 * size.labels + size.bent + size.vector + size.terms +
-           size.uncapped + size.best + size.edge;
+           size.lows + size.store + size.peaks + 2 * size.labels + size.bent + size.vector +
+           size.terms + size.uncapped + size.best + size.edge;
 }
 
 /* The next part of a workspace. */
@@ -166,6 +168,7 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
     }
     work.load = (struct xent_load_space){.u = take(&p, size.load), .low = take(&p, size.lows)};
     work.store = take(&p, size.store);
+    work.peaks = take(&p, size.peaks);
     work.labels = take(&p, size.labels);
     work.labels_out = take(&p, size.labels);
     work.bent = take(&p, size.bent);
@@ -252,7 +255,8 @@ static const void *block_ahead(const struct xent_job *job, const struct row *row
 struct found {
     bool known;
     double max;
-    double record; /* the largest class of the row's blocks before, for an evaluation */
+    const void *peaks; /* of all its classes, or NULL */
+    double record;     /* the largest class of the row's blocks before, for an evaluation */
 };
 
 /* The largest of the classes but `skip`. */
@@ -263,7 +267,7 @@ static double largest_but(const struct xent_job *job, const struct xent_logits *
         (skip == XENT_NO_CLASS || xent_real(job, u + skip * job->itemsize) < found.max)) {
         return found.max;
     }
-    return job->kernels->largest(u, block.size, skip);
+    return job->kernels->largest(u, block.size, skip, found.peaks);
 }
 
 /* The class of a block that is kept out of its sum, as an index into it; the largest only if it is
@@ -274,12 +278,11 @@ static size_t kept_of_block(const struct xent_job *job, const struct row *row,
     if (!job->keeps_largest) {
         return block_has(block, row->target) ? row->target - block.begin : XENT_NO_CLASS;
     }
-    const double largest =
-        found.known ? found.max : job->kernels->largest(logits->u, block.size, XENT_NO_CLASS);
+    const double largest = largest_but(job, logits, block, XENT_NO_CLASS, found);
     if (!(largest > record)) {
         return XENT_NO_CLASS;
     }
-    const size_t class = job->kernels->find(logits->u, block.size, largest);
+    const size_t class = job->kernels->find(logits->u, block.size, largest, found.peaks);
     return class < block.size ? class : XENT_NO_CLASS;
 }
 
@@ -321,6 +324,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     aside->exps = space->exps ? space->exps + offset : NULL;
     aside->source = xent_logits_at(job, &row->at, block.begin);
     aside->source_stride = job->problem->logits_stride;
+    aside->ahead_peaks = work->peaks;
     aside->keeps_skip = job->keeps_largest; /* most of them are not kept apart in the end */
     struct xent_evaluation_space evaluation = work->evaluation;
     if (evaluation.terms) {
@@ -334,7 +338,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     }
     if (space->findings) {
         space->findings[index] = xent_look_at_block(job, &row->at, block.begin, block.size, &logits,
-                                                    note, &row->label, &evaluation);
+                                                    found.peaks, note, &row->label, &evaluation);
     }
     job->kernels->reduce(&logits, block.size, skip, max, aside, &space->blocks.sums[index]);
     if (is_marked(job, row, index) && aside->exps) {
@@ -351,6 +355,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     return (struct found){
         .known = aside->ahead != NULL,
         .max = aside->ahead_max,
+        .peaks = aside->ahead ? aside->ahead_peaks : NULL,
         .record = keeps_largest ? space->blocks.notes[index].logit : record,
     };
 }
@@ -922,8 +927,7 @@ static inline struct found reduce_row(const struct xent_job *job, const struct r
         if (last) {
             emit_row(job, last, work);
         }
-        found.known = false;
-        return found;
+        return (struct found){.known = false};
     }
     for (size_t i = 0; i < count_blocks(job); i++) {
         struct xent_aside aside;

@@ -87,33 +87,32 @@ static void sort(struct xent_best *best) {
 }
 
 /* A number so that at least as many classes of a block are above it as are listed, and few more. */
-static double bound_of(const struct xent_job *job, const char *u, size_t size, size_t most) {
+static double bound_of(const struct xent_job *job, const char *u, size_t size, const void *peaks,
+                       size_t most) {
     if (most > XENT_PARTS || size < 2 * XENT_PARTS) {
         return -INFINITY;
     }
-    const double last = job->kernels->bound_of_first(u, size, most);
+    const double last = job->kernels->bound_of_first(u, size, most, peaks);
     return job->single ? (double)nextafterf((float)last, -INFINITY) : nextafter(last, -INFINITY);
 }
 
 /* Classes come in order, so that one that is equal to the last of the list is after it. Almost
  * always nothing is found after the first blocks. */
 static void list_block(const struct xent_job *job, const char *u, size_t begin, size_t size,
-                       double largest, struct xent_best *best) {
+                       double largest, const void *peaks, struct xent_best *best) {
     const size_t most = most_listed(job);
-    const double least = best->count < most ? bound_of(job, u, size, most) : -INFINITY;
+    const double least = best->count < most ? bound_of(job, u, size, peaks, most) : -INFINITY;
     struct xent_found found;
     for (size_t i = 0; i < size;) {
         const double bound = best->count == most ? best->heap[0].logit : least;
         if (!(largest > bound)) {
             return;
         }
-        const char *const from = u + i * job->itemsize;
-        const size_t looked_at = job->kernels->find_above(from, size - i, bound, &found);
+        i = job->kernels->find_above(u, size, i, bound, peaks, &found);
         for (size_t k = 0; k < found.count; k++) {
-            const double logit = xent_real(job, from + found.classes[k] * job->itemsize);
-            add(best, most, (struct candidate){logit, begin + i + found.classes[k]});
+            const double logit = xent_real(job, u + found.classes[k] * job->itemsize);
+            add(best, most, (struct candidate){logit, begin + found.classes[k]});
         }
-        i += looked_at;
     }
 }
 
@@ -136,19 +135,21 @@ static size_t count_before(const struct xent_job *job, const char *u, size_t beg
 
 struct xent_finding xent_look_at_block(const struct xent_job *job, const struct xent_place *at,
                                        size_t begin, size_t size, const struct xent_logits *logits,
-                                       const struct xent_note *note, const struct xent_label *label,
+                                       const void *peaks, const struct xent_note *note,
+                                       const struct xent_label *label,
                                        const struct xent_evaluation_space *space) {
     const bool kept = note->kept != XENT_NO_CLASS;
     struct xent_finding finding = {kept ? note->logit : note->top, note->kept, 0, 0};
     const char *u = logits->u;
     if (space->uncapped) {
         u = xent_load_uncapped(job, at, begin, size, space->uncapped);
-        finding.largest = job->kernels->largest(u, size, XENT_NO_CLASS);
-        finding.argmax = begin + job->kernels->find(u, size, finding.largest);
+        peaks = NULL;
+        finding.largest = job->kernels->largest(u, size, XENT_NO_CLASS, NULL);
+        finding.argmax = begin + job->kernels->find(u, size, finding.largest, NULL);
     }
     finding.before = count_before(job, u, begin, size, finding.largest, label);
     if (space->best) {
-        list_block(job, u, begin, size, finding.largest, space->best);
+        list_block(job, u, begin, size, finding.largest, peaks, space->best);
     }
     return finding;
 }

@@ -47,11 +47,12 @@ size_t xent_size_of_best(const struct xent_job *job);
 /* Empties the list; NULL: there is none. */
 void xent_forget(struct xent_best *best);
 
-/* `note` is that of the block, and the first classes go to the list: blocks come in order. What is
- * spread is not known yet. */
+/* `peaks` are those of the block, or NULL, `note` is its note, and the first classes go to the
+ * list: blocks come in order. What is spread is not known yet. */
 struct xent_finding xent_look_at_block(const struct xent_job *job, const struct xent_place *at,
                                        size_t begin, size_t size, const struct xent_logits *logits,
-                                       const struct xent_note *note, const struct xent_label *label,
+                                       const void *peaks, const struct xent_note *note,
+                                       const struct xent_label *label,
                                        const struct xent_evaluation_space *space);
 
 /* What is spread, of the terms that reduce has kept. */

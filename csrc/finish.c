@@ -65,7 +65,7 @@ static double precise_lse(const struct xent_job *job, size_t row) {
         const size_t left = classes - begin, size = left < AT_ONCE ? left : AT_ONCE;
         const struct xent_logits logits = xent_load(job, &at.place, begin, size, &space);
         job->kernels->sum_near_one(&logits, size, &sum);
-        largest = fmax(largest, job->kernels->largest(logits.u, size, XENT_NO_CLASS));
+        largest = fmax(largest, job->kernels->largest(logits.u, size, XENT_NO_CLASS, NULL));
     }
     const double lse = job->finish->log_near_one(&sum);
     /* Logits that are scaled or capped are rounded themselves. */

@@ -15,6 +15,10 @@ enum { XENT_CACHE_LINE = 64 }; /* bytes, as many as a vector has */
 /* Parts of a block that `bound_of_first` looks at. */
 enum { XENT_PARTS = 32 };
 
+/* Lines of a block that have a line of peaks: where each number is the largest of those in its
+ * place. The last lines of a block may be fewer; a line that is not whole has no part in it. */
+enum { XENT_PEAK = 16 };
+
 /* Classes of a block, in order. */
 struct xent_found {
     size_t count, classes[256];
@@ -212,6 +216,7 @@ struct xent_aside {
     bool keeps_skip;         /* that of `skip`, too; else it is zero */
     const void *ahead;       /* as many classes as are reduced, or NULL */
     double ahead_max;        /* out: the largest of them, like `largest` without a skip */
+    void *ahead_peaks;       /* gets their peaks, unless NULL */
     const char *source;      /* where the classes were loaded from, to fetch what comes later */
     ptrdiff_t source_stride; /* bytes to the next class */
     const struct xent_emission *emission; /* of as many terms, or NULL; only with `exps` */
@@ -220,18 +225,21 @@ struct xent_aside {
 /* Every kernel, as KERNEL(name, result, arguments): the table, the prototypes and the tests all
  * come from this list, so a kernel cannot exist unreached. Arrays are of the table's dtype. */
 #define XENT_KERNELS(KERNEL)                                                                       \
-    /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. */     \
-    KERNEL(largest, double, (const void *logits, size_t n, size_t skip))                           \
+    /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. Here   \
+     * and below, peaks may be NULL: not known. */                                                 \
+    KERNEL(largest, double, (const void *logits, size_t n, size_t skip, const void *peaks))        \
     /* A number that no fewer than `count` classes are at or above, and not many more: the last    \
      * that counts of the largest of each part of the classes. Equal ones count once; -inf if      \
      * there are too few. NaNs do not count. */                                                    \
-    KERNEL(bound_of_first, double, (const void *logits, size_t n, size_t count))                   \
+    KERNEL(bound_of_first, double,                                                                 \
+           (const void *logits, size_t n, size_t count, const void *peaks))                        \
     /* The first class that has the largest u; n if none has it. */                                \
-    KERNEL(find, size_t, (const void *logits, size_t n, double largest))                           \
-    /* Classes whose u is above the bound, from the first on; returns how many were looked at, not \
-     * all of n if the room was not enough. */                                                     \
+    KERNEL(find, size_t, (const void *logits, size_t n, double largest, const void *peaks))        \
+    /* Classes whose u is above the bound, from `begin` on, where a line begins; returns before    \
+     * which class it ended, not n if the room was not enough. */                                  \
     KERNEL(find_above, size_t,                                                                     \
-           (const void *logits, size_t n, double bound, struct xent_found *found))                 \
+           (const void *logits, size_t n, size_t begin, double bound, const void *peaks,           \
+            struct xent_found *found))                                                             \
     /* How many are above it, or at it if `at` is set; for a block at the most. */                 \
     KERNEL(count_above, size_t, (const void *logits, size_t n, double bound, bool at))             \
     /* Sum of exp over the classes but `skip`, of which `max` is the largest. */                   \

@@ -32,13 +32,33 @@ XENT_INLINE V(vec) V(max_whole)(const REAL *x, size_t i, size_t end, V(vec) m) {
     return V(max)(V(max)(m, m1), V(max)(m2, m3));
 }
 
-static double V(largest)(const void *logits, size_t n, size_t skip) {
+/* So many classes have a vector of peaks. */
+enum { V(PEAK) = XENT_PEAK * V(LANES) };
+
+/* Those of the vectors from i on. */
+XENT_INLINE V(vec) V(peaks_at)(const void *peaks, size_t i) {
+    return V(load)((const REAL *)peaks + i / XENT_PEAK);
+}
+
+/* The largest of whole vectors from i to `end`, lane by lane. */
+XENT_INLINE V(vec) V(max_but)(const REAL *x, size_t i, size_t end, size_t skip, V(vec) m) {
+    if (!(skip - i < end - i)) {
+        return V(max_whole)(x, i, end, m);
+    }
+    const size_t at = V(whole_of)(skip);
+    m = V(max_whole)(x, i, at, m);
+    m = V(max)(V(without)(V(load)(x + at), skip - at), m);
+    return V(max_whole)(x, at + V(LANES), end, m);
+}
+
+static double V(largest)(const void *logits, size_t n, size_t skip, const void *peaks) {
     const REAL *const x = logits;
-    const size_t whole = V(whole_of)(n), before = skip < whole ? V(whole_of)(skip) : whole;
-    V(vec) m = V(max_whole)(x, 0, before, V(set1)(-(REAL)INFINITY));
-    if (before < whole) {
-        m = V(max)(V(without)(V(load)(x + before), skip - before), m);
-        m = V(max_whole)(x, before + V(LANES), whole, m);
+    const size_t whole = V(whole_of)(n), step = peaks ? V(PEAK) : whole;
+    V(vec) m = V(set1)(-(REAL)INFINITY);
+    for (size_t i = 0, end; i < whole; i = end) {
+        end = whole - i < step ? whole : i + step;
+        const bool known = peaks && !(skip - i < end - i);
+        m = known ? V(max)(V(peaks_at)(peaks, i), m) : V(max_but)(x, i, end, skip, m);
     }
     if (whole < n) {
         m = V(max)(V(load_masked)(x, n, whole, skip), m);
@@ -46,13 +66,18 @@ static double V(largest)(const void *logits, size_t n, size_t skip) {
     return (double)V(largest_lane)(m);
 }
 
-static double V(bound_of_first)(const void *logits, size_t n, size_t count) {
+static double V(bound_of_first)(const void *logits, size_t n, size_t count, const void *peaks) {
     enum { VECTORS = XENT_PARTS / V(LANES) };
-    const REAL *const x = logits;
+    const REAL *x = logits;
     const V(vec) none = V(set1)(-(REAL)INFINITY);
     V(vec) m[VECTORS];
     for (size_t k = 0; k < VECTORS; k++) {
         m[k] = none;
+    }
+    if (peaks && n >= 2 * VECTORS * V(PEAK)) {
+        x = peaks;
+        n = n / V(PEAK) *
+            V(LANES); /* what is after them is left out: it would only raise a bound */
     }
     size_t i = 0;
     for (; i + XENT_PARTS <= n; i += XENT_PARTS) {
@@ -75,20 +100,33 @@ static double V(bound_of_first)(const void *logits, size_t n, size_t count) {
     return (double)last;
 }
 
-static size_t V(find)(const void *logits, size_t n, double largest) {
-    enum { GROUP = 4 * V(LANES) };
+/* Whether so many vectors from x on have a number that is no less, or no number. */
+XENT_INLINE bool V(any_from)(const REAL *x, size_t vectors, V(vec) least) {
+    const V(vec) zero = V(set1)(0), one = V(set1)(1);
+    V(vec) found = zero;
+    for (size_t k = 0; k < vectors; k++) {
+        found = V(add)(V(less)(V(load)(x + k * V(LANES)), least, zero, one), found);
+    }
+    return V(any_less)(zero, found);
+}
+
+static size_t V(find)(const void *logits, size_t n, double largest, const void *peaks) {
+    enum { VECTORS = 4, GROUP = VECTORS * V(LANES) };
     const REAL *const x = logits;
-    const V(vec) wanted = V(set1)((REAL)largest), zero = V(set1)(0), one = V(set1)(1);
+    const size_t whole = V(whole_of)(n);
+    const V(vec) wanted = V(set1)((REAL)largest);
     for (size_t i = 0, end = 0; i < n; i = end) {
-        end = n - i < GROUP ? n : i + GROUP;
-        V(vec) found = zero;
-        for (size_t k = i; end - i == GROUP && k < end; k += V(LANES)) {
-            found = V(add)(V(less)(V(load)(x + k), wanted, zero, one), found);
+        if (peaks && i % V(PEAK) == 0 && i < whole) {
+            if (!V(any_from)((const REAL *)peaks + i / XENT_PEAK, 1, wanted)) {
+                end = whole - i < V(PEAK) ? whole : i + V(PEAK);
+                continue;
+            }
         }
-        if (end - i == GROUP && !V(any_less)(zero, found)) {
+        end = n - i < GROUP ? n : i + GROUP;
+        if (end - i == GROUP && !V(any_from)(x + i, VECTORS, wanted)) {
             continue;
         }
-        for (; i < end; i++) { /* a NaN has been found, too */
+        for (; i < end; i++) { /* what has been found may be no number */
             if (x[i] == (REAL)largest) {
                 return i;
             }
@@ -122,15 +160,21 @@ XENT_INLINE void V(note_above)(uint64_t above, size_t begin, struct xent_found *
     }
 }
 
-static size_t V(find_above)(const void *logits, size_t n, double bound, struct xent_found *found) {
+static size_t V(find_above)(const void *logits, size_t n, size_t begin, double bound,
+                            const void *peaks, struct xent_found *found) {
     enum { VECTORS = 8, GROUP = VECTORS * V(LANES) };
     enum { ROOM = sizeof found->classes / sizeof found->classes[0] };
     const REAL *const x = logits;
     const V(vec) bounds = V(set1)((REAL)bound);
     found->count = 0;
-    size_t i = 0;
-    for (; i + GROUP <= n; i += GROUP) {
+    size_t i = begin;
+    while (i + GROUP <= n) {
+        if (peaks && i % V(PEAK) == 0 && !V(any_less)(bounds, V(peaks_at)(peaks, i))) {
+            i += i + V(PEAK) <= n ? V(PEAK) : V(whole_of)(n - i);
+            continue;
+        }
         if (!V(any_above)(x + i, VECTORS, bounds)) {
+            i += GROUP;
             continue;
         }
         if (found->count + GROUP > ROOM) {
@@ -139,6 +183,7 @@ static size_t V(find_above)(const void *logits, size_t n, double bound, struct x
         for (size_t at = i; at < i + GROUP; at += 64) {
             V(note_above)(V(which_above)(x + at, bounds), at, found);
         }
+        i += GROUP;
     }
     for (; i < n && found->count + V(LANES) <= ROOM; i += V(LANES)) {
         const V(vec) rest = V(load_masked)(x, n, i, SIZE_MAX);
@@ -338,7 +383,8 @@ struct V(aside) {
     REAL *exps;
     bool keeps_skip;
     const REAL *ahead;
-    V(vec) ahead_max;
+    V(vec) ahead_max;  /* since the last peaks */
+    REAL *ahead_peaks; /* or NULL */
     const char *fetch; /* along with the first vector, and so on */
     ptrdiff_t fetch_stride;
     const REAL *pending;
@@ -440,39 +486,45 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
     }
 }
 
-/* Whole vectors from i up to `end`, a part at the most: by fours, but for the four with `skip` and
- * what is fewer at the end, the same for every instruction set. A strip that stays in registers
- * needs a constant length, so there these few are strips of one. */
-XENT_INLINE void V(reduce_part)(const struct V(span) * span, size_t i, size_t end, size_t skip,
-                                const struct V(reference) * ref, enum treatment treatment,
-                                enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
+/* The peaks ahead up to the end of what has been reduced, or so far. */
+XENT_INLINE void V(note_peaks)(struct V(aside) * aside, size_t end) {
+    if (aside->ahead_peaks) {
+        V(store)(aside->ahead_peaks + (end - 1) / V(PEAK) * V(LANES), aside->ahead_max);
+        aside->ahead_max = end % V(PEAK) == 0 ? V(set1)(-(REAL)INFINITY) : aside->ahead_max;
+    }
+}
+
+/* Whole vectors only, up to `end`: by fours, but for the four with `skip` and what is fewer at the
+ * end, the same for every instruction set. A strip that stays in registers needs a constant length,
+ * so there these few are strips of one. */
+XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
+                                 const struct V(reference) * ref, enum treatment treatment,
+                                 enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
     const size_t four = 4 * V(LANES);
-    while (i < end) {
+    for (size_t i = 0; i < end;) {
         const size_t clear = i + (skip - i < end - i ? skip - i : end - i) / four * four;
-        for (size_t vectors; i < clear; i += vectors * V(LANES)) {
-            vectors = XENT_STRIP_STAYS ? V(STRIP) : (clear - i) / V(LANES);
-            V(reduce_strip)(span, i, vectors, V(BY_FOURS), SIZE_MAX, ref, treatment, keep, aside,
-                            sum);
+        while (i < clear) {
+            const size_t part = i / V(PEAK) * V(PEAK) + V(PEAK);
+            const size_t until = clear < part ? clear : part;
+            for (size_t vectors; i < until; i += vectors * V(LANES)) {
+                vectors = XENT_STRIP_STAYS ? V(STRIP) : (until - i) / V(LANES);
+                V(reduce_strip)(span, i, vectors, V(BY_FOURS), SIZE_MAX, ref, treatment, keep,
+                                aside, sum);
+            }
+            if (V(BY_FOURS)) {
+                V(settle)(sum);
+            }
+            V(note_peaks)(aside, i);
         }
         const size_t stop = end - i < four ? end : i + four;
+        if (i == stop) {
+            break; /* or its peaks would be noted again */
+        }
         for (size_t vectors; i < stop; i += vectors * V(LANES)) {
             vectors = XENT_STRIP_STAYS ? 1 : (stop - i) / V(LANES);
             V(reduce_strip)(span, i, vectors, false, skip, ref, treatment, keep, aside, sum);
         }
-    }
-    if (V(BY_FOURS)) {
-        V(settle)(sum);
-    }
-}
-
-/* Whole vectors only, up to `end`. */
-XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
-                                 const struct V(reference) * ref, enum treatment treatment,
-                                 enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
-    enum { PART = V(SETTLED) * V(LANES) };
-    for (size_t i = 0, until; i < end; i = until) {
-        until = end - i < PART ? end : i + PART;
-        V(reduce_part)(span, i, until, skip, ref, treatment, keep, aside, sum);
+        V(note_peaks)(aside, i);
     }
 }
 
@@ -568,6 +620,7 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
         .keeps_skip = aside->keeps_skip,
         .ahead = aside->ahead ? aside->ahead : span.u, /* at hand: looking is cheaper than asking */
         .ahead_max = V(set1)(-(REAL)INFINITY),
+        .ahead_peaks = aside->ahead ? aside->ahead_peaks : NULL,
         .fetch = aside->source + (ptrdiff_t)(n + V(AHEAD)) * aside->source_stride,
         .fetch_stride = aside->source_stride,
         .pending_size = 0,
@@ -579,6 +632,9 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
     V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, result);
     if (emits) {
         V(emit_rest)(aside->emission, n, own.pending_size);
+    }
+    for (size_t i = 0; own.ahead_peaks && i < V(whole_of)(n); i += V(PEAK)) {
+        own.ahead_max = V(max)(V(peaks_at)(own.ahead_peaks, i), own.ahead_max);
     }
     aside->ahead_max = (double)V(largest_lane)(own.ahead_max);
 }

@@ -67,9 +67,9 @@ XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
     return term;
 }
 
-/* Whether exponentials are added by fours, an operation less each, and after how many vectors the
- * sum is settled. */
-enum { V(BY_FOURS) = V(STEPS) > 1 && XENT_FUSED, V(SETTLED) = 16 };
+/* Whether exponentials are added by fours, an operation less each. Then the sum is settled after
+ * each XENT_PEAK vectors. */
+enum { V(BY_FOURS) = V(STEPS) > 1 && XENT_FUSED };
 
 /* Adds the scale of an exponential to `high` and returns the rest, scale * p and what `high` has no
  * room for. The rests of four vectors are added up, then that to `low`, from one settling to the
