@@ -52,7 +52,7 @@ XENT_INLINE enum V(layout) V(layout_of)(struct xent_cells cells, size_t rows, si
  * read in an order that the hardware does not foresee. */
 XENT_INLINE void V(fetch_ahead)(const char *block) {
     for (size_t i = 0; i < V(LANES) * V(SQUARE) * sizeof(REAL); i += XENT_CACHE_LINE) {
-        __builtin_prefetch(block + V(AHEAD) * sizeof(REAL) + i, 0, 2);
+        __builtin_prefetch(block + XENT_AHEAD + i, 0, 2);
     }
 }
 

@@ -215,11 +215,6 @@ static size_t V(count_above)(const void *logits, size_t n, double bound, bool at
 }
 #undef COUNT
 
-/* Logits are fetched into the L2 cache this far ahead of those that are looked at first, a block
- * before their turn: the hardware fetches a page at most, and a store that waits for its line
- * behind loads from memory halves the speed. */
-enum { V(AHEAD) = 16384 / sizeof(REAL) };
-
 XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
     if (stream) {
         V(stream)(out, x);
@@ -621,7 +616,7 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
         .ahead = aside->ahead ? aside->ahead : span.u, /* at hand: looking is cheaper than asking */
         .ahead_max = V(set1)(-(REAL)INFINITY),
         .ahead_peaks = aside->ahead ? aside->ahead_peaks : NULL,
-        .fetch = aside->source + (ptrdiff_t)(n + V(AHEAD)) * aside->source_stride,
+        .fetch = aside->source + (ptrdiff_t)(n + XENT_AHEAD / sizeof(REAL)) * aside->source_stride,
         .fetch_stride = aside->source_stride,
         .pending_size = 0,
     };

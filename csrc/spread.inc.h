@@ -1,0 +1,249 @@
+/* Sums over the classes of a block, of coefficients and of what these make of the distances from
+ * its top. Included once per dtype after finish.inc.h; knows nothing of exponentials. */
+
+/* A sum that carries its rounding errors where the logits are double. */
+struct V(carried) {
+    vec high, low;
+};
+
+XENT_INLINE void V(carry)(struct V(carried) * sum, vec x) {
+    const vec high = f64_add(sum->high, x);
+    if (sizeof(REAL) == sizeof(double)) {
+        const vec back = f64_sub(high, sum->high);
+        const vec lost = f64_add(f64_sub(sum->high, f64_sub(high, back)), f64_sub(x, back));
+        sum->low = f64_add(sum->low, is_number_else(lost, number(0)));
+    }
+    sum->high = high;
+}
+
+XENT_INLINE double V(carried_total)(const struct V(carried) * sum) {
+    double high[f64_LANES], low[f64_LANES];
+    f64_store(high, sum->high);
+    f64_store(low, sum->low);
+    struct two total = {0, 0};
+    double plain = 0; /* what an infinity leaves of the errors is NaN */
+    for (size_t k = 0; k < f64_LANES; k++) {
+        total = add_two(total, (struct two){high[k], low[k]});
+        plain += high[k];
+    }
+    return plain - plain == 0 ? total.high + total.low : plain;
+}
+
+/* The running sums of a block. */
+struct V(spreading) {
+    struct V(carried) mass, spread, count;
+};
+
+XENT_INLINE void V(spread_lanes)(struct V(spreading) * sums, const REAL *u, const REAL *low,
+                                 const REAL *labels, const REAL *weights, vec top) {
+    const vec zero = number(0), one = number(1), infinity = number(INFINITY);
+    const vec x = V(widen)(u);
+    const vec below = low ? f64_sub(f64_sub(top, x), V(widen)(low)) : f64_sub(top, x);
+    const vec present = f64_less(negative(infinity), x, one, zero); /* nor does a NaN count */
+    vec c = weights ? V(widen)(weights) : one;
+    c = labels ? f64_mul(V(widen)(labels), c) : f64_less(zero, present, c, zero);
+    /* Zero times infinity is zero here. */
+    const vec term = f64_less(zero, magnitude(c), f64_mul(c, below), zero);
+    V(carry)(&sums->mass, c);
+    V(carry)(&sums->spread, term);
+    V(carry)(&sums->count, present);
+}
+
+/* Every case, class by class of those that V(spread_quickly) leaves. */
+static void V(spread_any)(const struct xent_logits *logits, size_t n, size_t skip, double top,
+                          const void *labels, const void *weights, struct xent_spread *result) {
+    const REAL *const u = logits->u, *const low = logits->low;
+    const REAL *const t = labels, *const w = weights;
+    const vec zero = number(0), finite_top = number(top == -INFINITY ? 0 : top);
+    struct V(spreading) sums = {{zero, zero}, {zero, zero}, {zero, zero}};
+    for (size_t i = 0; i < n; i += f64_LANES) {
+        const size_t lanes = n - i < f64_LANES ? n - i : f64_LANES;
+        if (lanes == f64_LANES && skip - i >= f64_LANES) {
+            V(spread_lanes)(&sums, u + i, low ? low + i : NULL, t ? t + i : NULL, w ? w + i : NULL,
+                            finite_top);
+            continue;
+        }
+        REAL part[4][f64_LANES] = {{0}}; /* no labels, no weights */
+        for (size_t k = 0; k < f64_LANES; k++) {
+            const bool counts = k < lanes && i + k != skip;
+            part[0][k] = counts ? u[i + k] : -(REAL)INFINITY;
+            part[1][k] = counts && low ? low[i + k] : 0;
+            part[2][k] = counts && t ? t[i + k] : 0;
+            part[3][k] = counts && w ? w[i + k] : 1;
+        }
+        V(spread_lanes)(&sums, part[0], part[1], t ? part[2] : NULL, part[3], finite_top);
+    }
+    result->mass = V(carried_total)(&sums.mass);
+    result->spread = V(carried_total)(&sums.spread);
+    result->count = V(carried_total)(&sums.count);
+}
+
+/* What V(spread_quickly) adds up: two sums of each, so that an addition does not wait for the last.
+ * Named members, because gcc 12 keeps a struct that holds an array of vectors in memory. */
+struct V(quick) {
+    struct V(carried) mass0, spread0, mass1, spread1;
+};
+
+/* Coefficients, of which either may be NULL: ones. That is a constant of every loop. */
+struct V(quick_from) {
+    const REAL *u, *labels, *weights;
+    vec top;
+};
+
+/* Adds a number that is not negative. Of one that is larger than the sum (Dekker 1971), half a unit
+ * of its own last place may be lost. */
+XENT_INLINE struct V(carried) V(add_to)(struct V(carried) sum, vec x) {
+    const vec high = f64_add(sum.high, x);
+    if (sizeof(REAL) == sizeof(double)) {
+        sum.low = f64_add(sum.low, f64_sub(x, f64_sub(high, sum.high)));
+    }
+    sum.high = high;
+    return sum;
+}
+
+/* Without coefficients the sum of floats is that of the logits themselves, in double: additions are
+ * exact unless a logit is less than 2^-17 of another in size, and then the spread is no less than
+ * that other one, of which 2^-36 are lost. */
+enum { V(SUMS_LOGITS) = sizeof(REAL) == sizeof(float) };
+
+/* One vector of classes; `others` is negative at a class that is left out. */
+XENT_INLINE void V(quick_lanes)(struct V(carried) * mass, struct V(carried) * spread,
+                                const struct V(quick_from) * from, size_t i, vec others,
+                                bool masks) {
+    const vec zero = number(0), x = V(widen)(from->u + i);
+    vec below = f64_sub(from->top, x);
+    if (!from->labels && !from->weights) {
+        below = V(SUMS_LOGITS) ? x : below;
+        below = masks ? f64_less(others, zero, zero, below) : below;
+        *spread = V(add_to)(*spread, below);
+        return;
+    }
+    vec c = V(widen)((from->labels ? from->labels : from->weights) + i);
+    c = from->labels && from->weights ? f64_mul(c, V(widen)(from->weights + i)) : c;
+    c = masks ? f64_less(others, zero, zero, c) : c;
+    below = masks ? f64_less(others, zero, zero, below) : below;
+    *mass = V(add_to)(*mass, c);
+    if (sizeof(REAL) == sizeof(float)) {
+        spread->high = f64_fma(c, below, spread->high);
+    } else {
+        *spread = V(add_to)(*spread, f64_mul(c, below));
+    }
+}
+
+enum { V(QUICK) = 2 * f64_LANES };
+
+XENT_INLINE struct V(quick) V(quick_span)(struct V(quick) sums, const struct V(quick_from) * from,
+                                          size_t begin, size_t end) {
+    const vec all = number(1);
+    for (size_t i = begin; i < end; i += V(QUICK)) {
+        if (from->labels) {
+            __builtin_prefetch((const char *)(from->labels + i) + XENT_AHEAD, 0, 2);
+        }
+        V(quick_lanes)(&sums.mass0, &sums.spread0, from, i, all, false);
+        V(quick_lanes)(&sums.mass1, &sums.spread1, from, i + f64_LANES, all, false);
+    }
+    return sums;
+}
+
+/* V(QUICK) classes, of which those are left out where `others` is negative. */
+XENT_INLINE struct V(quick) V(quick_part)(struct V(quick) sums, const struct V(quick_from) * from,
+                                          size_t i, const double *others) {
+    const vec first = f64_load(others), second = f64_load(others + f64_LANES);
+    V(quick_lanes)(&sums.mass0, &sums.spread0, from, i, first, true);
+    V(quick_lanes)(&sums.mass1, &sums.spread1, from, i + f64_LANES, second, true);
+    return sums;
+}
+
+/* What is left from i on. */
+XENT_INLINE struct V(quick) V(quick_tail)(struct V(quick) sums, const struct V(quick_from) * from,
+                                          size_t i, size_t n, size_t skip) {
+    REAL u[V(QUICK)] = {0}, labels[V(QUICK)] = {0}, weights[V(QUICK)] = {0};
+    double others[V(QUICK)];
+    const size_t size = (n - i) * sizeof(REAL);
+    memcpy(u, from->u + i, size);
+    memcpy(labels, (from->labels ? from->labels : from->u) + i, size);
+    memcpy(weights, (from->weights ? from->weights : from->u) + i, size);
+    for (size_t k = 0; k < V(QUICK); k++) {
+        others[k] = i + k < n && i + k != skip ? 1 : -1;
+    }
+    const struct V(quick_from)
+        part = {u, from->labels ? labels : NULL, from->weights ? weights : NULL, from->top};
+    return V(quick_part)(sums, &part, 0, others);
+}
+
+XENT_INLINE struct two V(quick_total)(struct V(carried) a, struct V(carried) b) {
+    double high[V(QUICK)], low[f64_LANES];
+    f64_store(high, a.high);
+    f64_store(high + f64_LANES, b.high);
+    struct two total = {0, 0};
+    if (sizeof(REAL) == sizeof(double)) {
+        f64_store(low, f64_add(a.low, b.low));
+    }
+    for (size_t half = V(QUICK) / 2; half > 0; half /= 2) {
+        for (size_t k = 0; k < half; k++) {
+            if (sizeof(REAL) == sizeof(double)) {
+                const struct two sum = add_exactly(high[k], high[k + half]);
+                high[k] = sum.high;
+                low[k] = low[k] + (half < f64_LANES ? low[k + half] : 0) + sum.low;
+            } else {
+                high[k] += high[k + half];
+            }
+        }
+    }
+    total.high = high[0];
+    total.low = sizeof(REAL) == sizeof(double) ? low[0] : 0;
+    return total;
+}
+
+XENT_INLINE bool V(quick_as)(const struct V(quick_from) * from, size_t n, size_t skip, double top,
+                             struct xent_spread *result) {
+    /* from V(QUICK) - 1 - k on it masks the k-th */
+    static const double one_out[2 * V(QUICK) - 1] = {1, 1, 1, 1, 1,  1, 1, 1, 1, 1, 1,
+                                                     1, 1, 1, 1, -1, 1, 1, 1, 1, 1, 1,
+                                                     1, 1, 1, 1, 1,  1, 1, 1, 1};
+    const struct V(carried) none = {number(0), number(0)};
+    struct V(quick) sums = {none, none, none, none};
+    const size_t whole = n / V(QUICK) * V(QUICK);
+    const size_t before = skip < whole ? skip / V(QUICK) * V(QUICK) : whole;
+    sums = V(quick_span)(sums, from, 0, before);
+    if (before < whole) {
+        sums = V(quick_part)(sums, from, before, one_out + V(QUICK) - 1 - (skip - before));
+        sums = V(quick_span)(sums, from, before + V(QUICK), whole);
+    }
+    if (whole < n) {
+        sums = V(quick_tail)(sums, from, whole, n, skip);
+    }
+    const double count = (double)(skip < n ? n - 1 : n);
+    struct two spread = V(quick_total)(sums.spread0, sums.spread1), mass = {count, 0};
+    if (from->labels || from->weights) {
+        mass = V(quick_total)(sums.mass0, sums.mass1);
+    } else if (V(SUMS_LOGITS)) {
+        spread.high = count * top - spread.high;
+    }
+    result->count = count;
+    result->mass = mass.high + mass.low;
+    result->spread = spread.high + spread.low;
+    return result->spread - result->spread == 0 && result->mass - result->mass == 0;
+}
+
+/* Where nothing is masked and all is finite, with few operations; else it says no. */
+static bool V(spread_quickly)(const struct xent_logits *logits, size_t n, size_t skip, double top,
+                              const void *labels, const void *weights, struct xent_spread *result) {
+    const struct V(quick_from) by_labels = {logits->u, labels, NULL, number(top)};
+    const struct V(quick_from) by_weights = {logits->u, NULL, weights, number(top)};
+    const struct V(quick_from) by_both = {logits->u, labels, weights, number(top)};
+    const struct V(quick_from) by_none = {logits->u, NULL, NULL, number(top)};
+    if (labels) {
+        return weights ? V(quick_as)(&by_both, n, skip, top, result)
+                       : V(quick_as)(&by_labels, n, skip, top, result);
+    }
+    return weights ? V(quick_as)(&by_weights, n, skip, top, result)
+                   : V(quick_as)(&by_none, n, skip, top, result);
+}
+
+static void V(spread)(const struct xent_logits *logits, size_t n, size_t skip, double top,
+                      const void *labels, const void *weights, struct xent_spread *result) {
+    if (logits->low || !V(spread_quickly)(logits, n, skip, top, labels, weights, result)) {
+        V(spread_any)(logits, n, skip, top, labels, weights, result);
+    }
+}
