@@ -26,4 +26,51 @@ static inline __m256 narrowed(simde__m512d x) {
 #define _mm512_cvtps_pd(x) widened(x)
 #define _mm512_cvtpd_ps(x) narrowed(x)
 
+/* Nor those from halves, */
+static inline simde__m512 of_halves(__m256i halves) {
+    simde__m512_private wide;
+    wide.m256[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+    wide.m256[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
+    return simde__m512_from_private(wide);
+}
+static inline simde__m512i of_unsigned(__m256i halves) {
+    simde__m512i_private wide;
+    wide.m256i[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(halves));
+    wide.m256i[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(halves, 1));
+    return simde__m512i_from_private(wide);
+}
+#define _mm512_cvtph_ps(x) of_halves(x)
+#define _mm512_cvtepu16_epi32(x) of_unsigned(x)
+
+/* nor the loads and stores of some lanes, nor the largest lane. */
+#define XENT_DEFINE(suffix, real, field, lanes, vector)                                            \
+    static inline vector load_some_##suffix(vector rest, unsigned mask, const void *p) {           \
+        vector##_private x = vector##_to_private(rest);                                            \
+        for (int i = 0; i < lanes; i++)                                                            \
+            x.field[i] = mask >> i & 1 ? ((const real *)p)[i] : x.field[i];                        \
+        return vector##_from_private(x);                                                           \
+    }                                                                                              \
+    static inline void store_some_##suffix(void *p, unsigned mask, vector y) {                     \
+        const vector##_private x = vector##_to_private(y);                                         \
+        for (int i = 0; i < lanes; i++)                                                            \
+            if (mask >> i & 1)                                                                     \
+                ((real *)p)[i] = x.field[i];                                                       \
+    }                                                                                              \
+    static inline real largest_of_##suffix(vector y) {                                             \
+        const vector##_private x = vector##_to_private(y);                                         \
+        real largest = x.field[0];                                                                 \
+        for (int i = 1; i < lanes; i++)                                                            \
+            largest = x.field[i] > largest ? x.field[i] : largest;                                 \
+        return largest;                                                                            \
+    }
+XENT_DEFINE(ps, float, f32, 16, simde__m512)
+XENT_DEFINE(pd, double, f64, 8, simde__m512d)
+#undef XENT_DEFINE
+#define _mm512_mask_loadu_ps(rest, mask, p) load_some_ps(rest, mask, p)
+#define _mm512_mask_loadu_pd(rest, mask, p) load_some_pd(rest, mask, p)
+#define _mm512_mask_storeu_ps(p, mask, x) store_some_ps(p, mask, x)
+#define _mm512_mask_storeu_pd(p, mask, x) store_some_pd(p, mask, x)
+#define _mm512_reduce_max_ps(x) largest_of_ps(x)
+#define _mm512_reduce_max_pd(x) largest_of_pd(x)
+
 #endif
