@@ -16,15 +16,17 @@ struct operation {
     const char *name;
     enum xent_values output;
     bool has_target, in_place, from_lse;
+    double label_smoothing;
 };
 
 static const struct operation OPERATIONS[] = {
-    {"forward", XENT_NO_VALUES, true, false, false},
-    {"fused", XENT_GRADIENT, true, false, false},
-    {"in_place", XENT_GRADIENT, true, true, false},
-    {"backward", XENT_GRADIENT, true, false, true},
-    {"softmax", XENT_SOFTMAX, false, false, false},
-    {"log_softmax", XENT_LOG_SOFTMAX, false, false, false},
+    {"forward", XENT_NO_VALUES, true, false, false, 0},
+    {"fused", XENT_GRADIENT, true, false, false, 0},
+    {"in_place", XENT_GRADIENT, true, true, false, 0},
+    {"backward", XENT_GRADIENT, true, false, true, 0},
+    {"smoothing", XENT_GRADIENT, true, false, false, 0.1},
+    {"softmax", XENT_SOFTMAX, false, false, false, 0},
+    {"log_softmax", XENT_LOG_SOFTMAX, false, false, false, 0},
 };
 
 static const struct operation *operation_of(const char *name) {
@@ -98,6 +100,9 @@ int main(int argc, char **argv) {
         .lse_in = {operation->from_lse ? (char *)lse_in : NULL, row_strides + first},
         .threads = 1,
     };
+    const struct xent_options options = {
+        .scale = 1, .label_smoothing = operation->label_smoothing, .mean = true};
+    problem.options = operation->label_smoothing > 0 ? &options : NULL;
     double loss_sum;
     if (operation->has_target && !operation->from_lse) {
         problem.loss = allocate(rows, sizeof *problem.loss);

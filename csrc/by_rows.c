@@ -297,8 +297,10 @@ static void note_vector(const struct xent_job *job, struct xent_note *note, cons
     note->dot = job->kernels->dot(exps, block.size, kept, slopes, vector);
 }
 
+/* Whether a block has masked classes, whose terms are negative. */
 static bool is_marked(const struct xent_job *job, const struct row *row, size_t index) {
-    return job->shares && row->space.blocks.notes[index].marked;
+    return job->shares &&
+           xent_has_masked(&row->space.blocks.notes[index], block_at(job, index).size);
 }
 
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
@@ -340,6 +342,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
         space->findings[index] = xent_look_at_block(job, &row->at, block.begin, block.size, &logits,
                                                     found.peaks, note, &row->label, &evaluation);
     }
+    aside->spread = note ? xent_spread_to_note(job, note) : NULL;
     job->kernels->reduce(&logits, block.size, skip, max, aside, &space->blocks.sums[index]);
     if (is_marked(job, row, index) && aside->exps) {
         job->kernels->mark(aside->exps, block.size, logits.u);

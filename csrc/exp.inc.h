@@ -7,6 +7,7 @@
 /* What is done to logits before exp: a constant of every loop. */
 enum treatment {
     AS_IS,
+    SUMMED,     /* as they are, and they are added up */
     SHIFTED,    /* shift is subtracted */
     MULTIPLIED, /* by scale */
     SCALED /* shift is subtracted, and what is left with its low parts is multiplied by scale */

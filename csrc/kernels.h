@@ -225,6 +225,9 @@ struct xent_aside {
     const char *source;      /* where the classes were loaded from, to fetch what comes later */
     ptrdiff_t source_stride; /* bytes to the next class */
     const struct xent_emission *emission; /* of as many terms, or NULL; only with `exps` */
+    /* gets what `spread` gives, without labels and weights, unless NULL; then nothing is emitted
+     * with labels */
+    struct xent_spread *spread;
 };
 
 /* Every kernel, as KERNEL(name, result, arguments): the table, the prototypes and the tests all

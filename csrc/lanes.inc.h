@@ -292,7 +292,7 @@ XENT_INLINE void V(note_sum)(const struct V(sum) * sum, struct xent_rows *rows, 
 XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row,
                                   enum treatment treatment, bool keep,
                                   const struct V(reference) * ref, struct xent_rows *rows) {
-    struct V(sum) sum = {V(set1)((REAL)V(START)), V(set1)(0)};
+    struct V(sum) sum = V(no_sum)();
     size_t class = 0;
     for (; class + V(STRIP) <= tile->classes; class += V(STRIP)) {
         V(reduce_classes)(tile, row, class, V(STRIP), ref, treatment, keep, &sum);

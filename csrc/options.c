@@ -83,6 +83,12 @@ static bool counts_classes(const struct xent_job *job) {
     return job->shares || (job->second && job->problem->curvature_kind == XENT_LIGHTGBM);
 }
 
+/* Whether reduce forms the spread of all classes. It does so or not for all rows of a job: what
+ * comes out differs in its last bits. Beside labels it has none of its loops to spare. */
+static bool spreads_on_the_way(const struct xent_job *job) {
+    return !job->class_weight && !job->dense_labels;
+}
+
 void xent_note_block(const struct xent_job *job, const struct xent_place *at, size_t begin,
                      size_t size, const struct xent_logits *logits, const char *slopes, size_t kept,
                      double top, char *labels, struct xent_note *note) {
@@ -110,11 +116,18 @@ void xent_note_block(const struct xent_job *job, const struct xent_place *at, si
             note->label *= xent_class_weight(job, note->kept);
         }
     }
-    if (counts_classes(job)) {
+    if (counts_classes(job) && !spreads_on_the_way(job)) {
         job->kernels->spread(logits, size, kept, top, NULL, weights, &note->weights);
-        const bool counted = kept != XENT_NO_CLASS && note->logit > -INFINITY;
-        note->marked = job->shares && note->weights.count + counted < (double)size;
     }
+}
+
+struct xent_spread *xent_spread_to_note(const struct xent_job *job, struct xent_note *note) {
+    return counts_classes(job) && spreads_on_the_way(job) ? &note->weights : NULL;
+}
+
+bool xent_has_masked(const struct xent_note *note, size_t size) {
+    const bool counted = note->kept != XENT_NO_CLASS && note->logit > -INFINITY;
+    return note->weights.count + counted < (double)size;
 }
 
 const void *xent_load_weighed_labels(const struct xent_job *job, const struct xent_place *at,

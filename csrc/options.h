@@ -14,7 +14,6 @@ struct xent_note {
     double top;           /* the largest logit of the other classes */
     /* Of the other classes: where labels are dense, and where every class gets a share. */
     struct xent_spread labels, weights;
-    bool marked; /* there are masked classes, and their terms are negative; with shares */
     /* the vector's product with the other classes' terms, and its component at `kept` */
     double dot, component;
 };
@@ -57,6 +56,12 @@ size_t xent_listed_labels(const struct xent_job *job);
 void xent_note_block(const struct xent_job *job, const struct xent_place *at, size_t begin,
                      size_t size, const struct xent_logits *logits, const char *slopes, size_t kept,
                      double top, char *labels, struct xent_note *note);
+
+/* What reduce is to add to it; NULL: nothing. */
+struct xent_spread *xent_spread_to_note(const struct xent_job *job, struct xent_note *note);
+
+/* Whether some of a block's classes are masked, where every class gets a share. */
+bool xent_has_masked(const struct xent_note *note, size_t size);
 
 /* t_j w_j of a block. */
 const void *xent_load_weighed_labels(const struct xent_job *job, const struct xent_place *at,

@@ -455,7 +455,11 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
         const size_t lane = skip - i - k * V(LANES); /* wraps where skip is before */
         const bool without = skip != SIZE_MAX && lane < V(LANES);
         const V(vec) logits = without ? V(without)(V(load)(at), lane) : V(load)(at);
-        exps[k] = V(exp_parts)(logits, low, ref, treatment);
+        const struct V(steps) steps = V(steps_of)(logits, low, ref, treatment);
+        if (treatment == SUMMED) {
+            V(add_logit)(&sum->logits, steps);
+        }
+        exps[k] = V(exp_of)(steps);
     }
     V(vec) rests = V(set1)(0);
     for (size_t k = 0; k < vectors; k++) {
@@ -489,6 +493,11 @@ XENT_INLINE void V(note_peaks)(struct V(aside) * aside, size_t end) {
     }
 }
 
+/* Fours of vectors can be summed: without a class, or beyond the last, there is -inf. */
+XENT_INLINE enum treatment V(of_few)(enum treatment treatment) {
+    return treatment == SUMMED ? AS_IS : treatment;
+}
+
 /* Whole vectors only, up to `end`: by fours, but for the four with `skip` and what is fewer at the
  * end, the same for every instruction set. A strip that stays in registers needs a constant length,
  * so there these few are strips of one. */
@@ -496,6 +505,7 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
                                  const struct V(reference) * ref, enum treatment treatment,
                                  enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
     const size_t four = 4 * V(LANES);
+    const enum treatment of_few = V(of_few)(treatment);
     for (size_t i = 0; i < end;) {
         const size_t clear = i + (skip - i < end - i ? skip - i : end - i) / four * four;
         while (i < clear) {
@@ -509,6 +519,9 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
             if (V(BY_FOURS)) {
                 V(settle)(sum);
             }
+            if (treatment == SUMMED) {
+                V(settle_logits)(&sum->logits);
+            }
             V(note_peaks)(aside, i);
         }
         const size_t stop = end - i < four ? end : i + four;
@@ -517,7 +530,7 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
         }
         for (size_t vectors; i < stop; i += vectors * V(LANES)) {
             vectors = XENT_STRIP_STAYS ? 1 : (stop - i) / V(LANES);
-            V(reduce_strip)(span, i, vectors, false, skip, ref, treatment, keep, aside, sum);
+            V(reduce_strip)(span, i, vectors, false, skip, ref, of_few, keep, aside, sum);
         }
         V(note_peaks)(aside, i);
     }
@@ -555,20 +568,61 @@ XENT_INLINE void V(keep_skipped)(const struct V(span) * span, size_t n, size_t s
     exps[skip] = terms[skip - i];
 }
 
-XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip,
-                              const struct V(reference) * ref, enum treatment treatment,
-                              enum keeping keep, struct V(aside) * aside, struct xent_sum *result) {
-    const double start = V(START);
-    struct V(sum) sum = {V(set1)((REAL)start), V(set1)(0)};
+/* Returns the sum of the logits, where they are SUMMED. */
+XENT_INLINE struct V(logit_sum)
+    V(sum_block)(const struct V(span) * span, size_t n, size_t skip,
+                 const struct V(reference) * ref, enum treatment treatment, enum keeping keep,
+                 struct V(aside) * aside, struct xent_sum *result) {
+    struct V(sum) sum = V(no_sum)();
     const size_t whole = V(whole_of)(n);
     V(reduce_whole)(span, whole, skip, ref, treatment, keep, aside, &sum);
     if (whole < n) {
-        V(reduce_tail)(span, n, whole, skip, ref, treatment, keep, aside, &sum);
+        V(reduce_tail)(span, n, whole, skip, ref, V(of_few)(treatment), keep, aside, &sum);
     }
     if (keep != KEEP_NOTHING && aside->keeps_skip && skip < n) {
-        V(keep_skipped)(span, n, skip, ref, treatment, aside->exps);
+        V(keep_skipped)(span, n, skip, ref, V(of_few)(treatment), aside->exps);
     }
-    V(total)(&sum, start, result);
+    V(total)(&sum, V(START), result);
+    return sum.logits;
+}
+
+/* The spread of so many vectors of classes whose logits have been summed. What is left of these is
+ * no more than `most` in a lane, unless the terms of some are zero or no numbers: then it says no.
+ */
+XENT_INLINE bool V(spread_of_sum)(const struct V(logit_sum) * sum, size_t vectors, double top,
+                                  struct xent_spread *result) {
+    const double step = (double)V(STEP_HIGH) + (double)V(STEP_LOW);
+    const double most = 0.51 * step * (double)vectors;
+    double steps[V(LANES)], rests[V(LANES)], total = 0;
+    V(to_doubles)(steps, sum->steps);
+    V(to_doubles)(rests, sum->rest);
+    bool all = true;
+    for (size_t i = 0; i < V(LANES); i++) {
+        total += step * steps[i] + rests[i];
+        all &= fabs(rests[i]) <= most;
+    }
+    const double count = (double)(vectors * V(LANES));
+    *result = (struct xent_spread){count, count * top - total, count};
+    return all;
+}
+
+/* The spread of a whole block whose logits were summed on the way, but for the four of vectors that
+ * `skip` is in; where the sum does not say, class by class. */
+static void V(spread_of_block)(const struct xent_logits *logits, size_t skip, double top,
+                               const struct V(logit_sum) * sum, struct xent_spread *result) {
+    const size_t four = 4 * V(LANES);
+    const bool skips = skip < XENT_BLOCK;
+    const size_t vectors = (XENT_BLOCK - (skips ? four : 0)) / V(LANES);
+    if (!V(spread_of_sum)(sum, vectors, top, result)) {
+        V(spread)(logits, XENT_BLOCK, skip, top, NULL, NULL, result);
+    } else if (skips) {
+        const struct xent_logits few = {(const REAL *)logits->u + skip / four * four, NULL, 1, NAN};
+        struct xent_spread others;
+        V(spread)(&few, four, skip % four, top, NULL, NULL, &others);
+        result->mass += others.mass;
+        result->spread += others.spread;
+        result->count += others.count;
+    }
 }
 
 XENT_INLINE enum keeping V(keeping_for)(const struct xent_emission *emission) {
@@ -624,9 +678,13 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
     if (emits) {
         V(begin_emission)(aside->emission, span.u, n, keep, &own);
     }
-    V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, result);
+    const struct V(logit_sum) sum =
+        V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, result);
     if (emits) {
         V(emit_rest)(aside->emission, n, own.pending_size);
+    }
+    if (treatment == SUMMED) {
+        V(spread_of_block)(logits, skip, max, &sum, aside->spread);
     }
     for (size_t i = 0; own.ahead_peaks && i < V(whole_of)(n); i += V(PEAK)) {
         own.ahead_max = V(max)(V(peaks_at)(own.ahead_peaks, i), own.ahead_max);
@@ -645,6 +703,8 @@ DEFINE_REDUCE(as_is, AS_IS, KEEP_NOTHING)
 DEFINE_REDUCE(as_is_kept, AS_IS, KEEP_TERMS)
 DEFINE_REDUCE(as_is_with_offset, AS_IS, KEEP_WITH_OFFSET)
 DEFINE_REDUCE(as_is_with_labels, AS_IS, KEEP_WITH_LABELS)
+DEFINE_REDUCE(summed, SUMMED, KEEP_NOTHING)
+DEFINE_REDUCE(summed_with_offset, SUMMED, KEEP_WITH_OFFSET)
 DEFINE_REDUCE(shifted, SHIFTED, KEEP_NOTHING)
 DEFINE_REDUCE(shifted_kept, SHIFTED, KEEP_TERMS)
 DEFINE_REDUCE(multiplied, MULTIPLIED, KEEP_NOTHING)
@@ -681,9 +741,42 @@ static V(reduction) *
     }
 }
 
+/* Reduces a block and sums its logits on the way, where that is fewer operations than V(spread)
+ * takes; says whether it did. Of fewer classes, what comes to every block would outweigh them. A
+ * logit far below all others makes the sum no number: that block is reduced again, without. */
+static bool V(reduce_and_sum)(const struct xent_logits *logits, size_t n, size_t skip, double max,
+                              struct xent_aside *aside, struct xent_sum *sum) {
+    const bool as_is = logits->scale == 1 && !logits->low && !V(is_shifted)(max);
+    if (!V(BY_FOURS) || n < XENT_BLOCK || !as_is) {
+        return false;
+    }
+    if (aside->exps) {
+        V(reduce_summed_with_offset)(logits, n, skip, max, aside, sum);
+    } else {
+        V(reduce_summed)(logits, n, skip, max, aside, sum);
+    }
+    aside->emission = NULL; /* it is done */
+    return !isnan(sum->sum);
+}
+
+/* By itself, because what it keeps in registers would be saved in every call. */
+static __attribute__((noinline)) void V(reduce_with_spread)(const struct xent_logits *logits,
+                                                            size_t n, size_t skip, double max,
+                                                            struct xent_aside *aside,
+                                                            struct xent_sum *sum) {
+    if (!V(reduce_and_sum)(logits, n, skip, max, aside, sum)) {
+        V(spread)(logits, n, skip, max, NULL, NULL, aside->spread);
+        V(reduction_for)(logits, max, aside)(logits, n, skip, max, aside, sum);
+    }
+}
+
 static void V(reduce)(const struct xent_logits *logits, size_t n, size_t skip, double max,
                       struct xent_aside *aside, struct xent_sum *sum) {
-    V(reduction_for)(logits, max, aside)(logits, n, skip, max, aside, sum);
+    if (aside->spread) {
+        V(reduce_with_spread)(logits, n, skip, max, aside, sum);
+    } else {
+        V(reduction_for)(logits, max, aside)(logits, n, skip, max, aside, sum);
+    }
 }
 
 /* scale * d - low, which is d - low, rounded once, where scale is 1. */

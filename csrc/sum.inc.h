@@ -20,7 +20,7 @@ XENT_INLINE V(vec) V(product_less)(V(vec) x, V(vec) y, V(vec) z) {
 XENT_INLINE V(vec) V(without_steps)(V(vec) x, V(vec) low, V(vec) n, const struct V(reference) * ref,
                                     enum treatment treatment) {
     const V(vec) step_high = V(set1)(V(STEP_HIGH)), step_low = V(set1)(V(STEP_LOW));
-    if (treatment == AS_IS || treatment == SHIFTED) {
+    if (treatment != MULTIPLIED && treatment != SCALED) {
         return V(fnma)(n, step_low, V(fnma)(n, step_high, x)); /* the inner one is exact */
     }
     V(vec) r = V(product_less)(x, ref->scale, V(mul)(n, step_high));
@@ -28,17 +28,49 @@ XENT_INLINE V(vec) V(without_steps)(V(vec) x, V(vec) low, V(vec) n, const struct
     return V(fnma)(n, ref->step_low, r);
 }
 
-XENT_INLINE struct V(exp)
-    V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
+/* A logit, or its multiple, as n steps and what is left, r. The low bits of y are the number of
+ * steps; power makes zero of that where the logit is at `lowest` or below. */
+struct V(steps) {
+    V(vec) y, n, r;
+};
+
+/* A sum of logits needs what is really left, also below `lowest`: then r is larger than all others
+ * together, unless it is so near that it does not matter. */
+XENT_INLINE struct V(steps)
+    V(steps_of)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
     const bool shifts = treatment == SHIFTED || treatment == SCALED;
     const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
     const V(vec) steps = multiplies ? ref->steps : V(set1)(V(STEPS) * V(LOG2_E));
     x = shifts ? V(sub)(x, ref->shift) : x;
-    x = V(max)(ref->lowest, x); /* keeps a NaN */
-    /* The low bits of y are the number of steps; power makes zero of that at x = lowest. */
-    const V(vec) y = V(fma)(x, steps, ref->round), n = V(sub)(y, ref->round);
-    const V(vec) r = V(without_steps)(x, low, n, ref, treatment);
-    return (struct V(exp)){V(step)(y), V(fma)(V(mul)(r, r), V(exp_series)(r), r)};
+    const V(vec) held = V(max)(ref->lowest, x); /* keeps a NaN */
+    const V(vec) y = V(fma)(held, steps, ref->round), n = V(sub)(y, ref->round);
+    const V(vec) from = treatment == SUMMED ? x : held;
+    return (struct V(steps)){y, n, V(without_steps)(from, low, n, ref, treatment)};
+}
+
+XENT_INLINE struct V(exp) V(exp_of)(struct V(steps) x) {
+    return (struct V(exp)){V(step)(x.y), V(fma)(V(mul)(x.r, x.r), V(exp_series)(x.r), x.r)};
+}
+
+XENT_INLINE struct V(exp)
+    V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
+    return V(exp_of)(V(steps_of)(x, low, ref, treatment));
+}
+
+/* A sum of logits beside that of their exponentials: `steps` is exact; what is left is added up in
+ * `part` from one settling to the next, then in `rest`. */
+struct V(logit_sum) {
+    V(vec) steps, part, rest;
+};
+
+XENT_INLINE void V(add_logit)(struct V(logit_sum) * sum, struct V(steps) x) {
+    sum->steps = V(add)(sum->steps, x.n);
+    sum->part = V(add)(sum->part, x.r);
+}
+
+XENT_INLINE void V(settle_logits)(struct V(logit_sum) * sum) {
+    sum->rest = V(add)(sum->rest, sum->part);
+    sum->part = V(set1)(0);
 }
 
 /* A running sum of exponentials: each addition's rounding error is carried in `low`.
@@ -50,7 +82,13 @@ XENT_INLINE struct V(exp)
  */
 struct V(sum) {
     V(vec) high, low;
+    struct V(logit_sum) logits; /* of those that are added by fours, where they are SUMMED */
 };
+
+XENT_INLINE struct V(sum) V(no_sum)(void) {
+    const V(vec) zero = V(set1)(0);
+    return (struct V(sum)){V(set1)((REAL)V(START)), zero, {zero, zero, zero}};
+}
 
 /* The exponential, rounded. */
 XENT_INLINE V(vec) V(term)(struct V(exp) e) { return V(fma)(e.p, e.scale, e.scale); }

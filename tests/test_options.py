@@ -547,6 +547,33 @@ def test_smoothing_leaves_masked_classes_out(rng, dtype):
     assert loss == pytest.approx(expected, rel=4e-7)
 
 
+# The second is one of which sums in float err by four of their ulps
+@pytest.mark.parametrize("logit", [-inf, -1922014208.0, -3e38, -200.0, -140.0, 0.04, 250.04])
+@pytest.mark.parametrize("classes", [129, 200, BLOCK, 2 * BLOCK + 70])
+def test_smoothing_counts_every_logit(rng, dtype, classes, logit):
+    """Also those of which the exponentials are zero."""
+    x = rng.normal(size=(5, classes)).astype(dtype)
+    x[0, ::3] = logit
+    x[1, :100] = logit
+    x[2, 5:] = logit
+    x[3, -1] = logit
+    x[4] = logit if logit > -inf else 0
+    target = [1, 120, 0, 4, 3]
+    loss, grad = xent.cross_entropy_and_grad(x, target, label_smoothing=0.3, reduction="none")
+    expected = reference.cross_entropy_and_grad(x.astype(np.float64), target, label_smoothing=0.3, reduction="none")
+    rtol = 2.0**-23 if dtype == np.float32 else TOLERANCE["float64"]
+    np.testing.assert_allclose(loss, expected[0], rtol=rtol)
+    np.testing.assert_allclose(grad, expected[1], atol=1e-6)
+    np.testing.assert_array_equal(xent.cross_entropy(x, target, label_smoothing=0.3, reduction="none"), loss)
+    for row in range(5):
+        alone = xent.cross_entropy(x[row], target[row], label_smoothing=0.3, reduction="none")
+        np.testing.assert_array_equal(alone, loss[row])
+    x[0, -1] = nan
+    assert np.isnan(xent.cross_entropy(x, target, label_smoothing=0.3, reduction="none")).tolist() == [True] + 4 * [
+        False
+    ]
+
+
 @pytest.mark.parametrize("classes", [6, 40, 129, 2100])
 @pytest.mark.parametrize("weight_of_target", [0.0, 2.0])
 def test_smoothing_of_a_masked_target(rng, dtype, classes, weight_of_target):
