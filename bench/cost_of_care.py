@@ -33,12 +33,18 @@ SHAPES = ((1024, 32768), (16, 32768))  # as large as the memory, and within the 
 VARIANTS = ("careful", "careless")
 
 
-def build(folder: Path, variant: str) -> ctypes.CDLL:
-    """Compile a variant of the core and load it."""
+def copy_sources(folder: Path, variant: str) -> Path:
+    """Return a new folder with the sources of a variant of the core."""
     csrc = folder / variant
     shutil.copytree(ROOT / "csrc", csrc)
     if variant == "careless":
         shutil.copytree(ROOT / "bench" / "careless", csrc, dirs_exist_ok=True)
+    return csrc
+
+
+def build(folder: Path, variant: str) -> ctypes.CDLL:
+    """Compile a variant of the core and load it."""
+    csrc = copy_sources(folder, variant)
     flags = ["-fPIC"]
     objects = build_core(csrc, COMPILER, extra_flags=flags, csrc=csrc)
     library = folder / f"{variant}.so"

@@ -388,6 +388,7 @@ struct V(aside) {
     struct V(factor) factor;
     struct V(offset) offset; /* its labels are those of `pending` */
     bool stream;
+    struct V(logit_sum) logits; /* of those that are added by fours, where they are SUMMED */
 };
 
 #ifndef XENT_KEEPING
@@ -457,7 +458,7 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
         const V(vec) logits = without ? V(without)(V(load)(at), lane) : V(load)(at);
         const struct V(steps) steps = V(steps_of)(logits, low, ref, treatment);
         if (treatment == SUMMED) {
-            V(add_logit)(&sum->logits, steps);
+            V(add_logit)(&aside->logits, steps.n, steps.r);
         }
         exps[k] = V(exp_of)(steps);
     }
@@ -520,7 +521,7 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
                 V(settle)(sum);
             }
             if (treatment == SUMMED) {
-                V(settle_logits)(&sum->logits);
+                V(settle_logits)(&aside->logits);
             }
             V(note_peaks)(aside, i);
         }
@@ -568,11 +569,9 @@ XENT_INLINE void V(keep_skipped)(const struct V(span) * span, size_t n, size_t s
     exps[skip] = terms[skip - i];
 }
 
-/* Returns the sum of the logits, where they are SUMMED. */
-XENT_INLINE struct V(logit_sum)
-    V(sum_block)(const struct V(span) * span, size_t n, size_t skip,
-                 const struct V(reference) * ref, enum treatment treatment, enum keeping keep,
-                 struct V(aside) * aside, struct xent_sum *result) {
+XENT_INLINE void V(sum_block)(const struct V(span) * span, size_t n, size_t skip,
+                              const struct V(reference) * ref, enum treatment treatment,
+                              enum keeping keep, struct V(aside) * aside, struct xent_sum *result) {
     struct V(sum) sum = V(no_sum)();
     const size_t whole = V(whole_of)(n);
     V(reduce_whole)(span, whole, skip, ref, treatment, keep, aside, &sum);
@@ -583,27 +582,6 @@ XENT_INLINE struct V(logit_sum)
         V(keep_skipped)(span, n, skip, ref, V(of_few)(treatment), aside->exps);
     }
     V(total)(&sum, V(START), result);
-    return sum.logits;
-}
-
-/* The spread of so many vectors of classes whose logits have been summed. What is left of these is
- * no more than `most` in a lane, unless the terms of some are zero or no numbers: then it says no.
- */
-XENT_INLINE bool V(spread_of_sum)(const struct V(logit_sum) * sum, size_t vectors, double top,
-                                  struct xent_spread *result) {
-    const double step = (double)V(STEP_HIGH) + (double)V(STEP_LOW);
-    const double most = 0.51 * step * (double)vectors;
-    double steps[V(LANES)], rests[V(LANES)], total = 0;
-    V(to_doubles)(steps, sum->steps);
-    V(to_doubles)(rests, sum->rest);
-    bool all = true;
-    for (size_t i = 0; i < V(LANES); i++) {
-        total += step * steps[i] + rests[i];
-        all &= fabs(rests[i]) <= most;
-    }
-    const double count = (double)(vectors * V(LANES));
-    *result = (struct xent_spread){count, count * top - total, count};
-    return all;
 }
 
 /* The spread of a whole block whose logits were summed on the way, but for the four of vectors that
@@ -673,18 +651,18 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
         .fetch = aside->source + (ptrdiff_t)(n + XENT_AHEAD / sizeof(REAL)) * aside->source_stride,
         .fetch_stride = aside->source_stride,
         .pending_size = 0,
+        .logits = V(no_logits)(),
     };
     const bool emits = keep != KEEP_NOTHING && aside->emission;
     if (emits) {
         V(begin_emission)(aside->emission, span.u, n, keep, &own);
     }
-    const struct V(logit_sum) sum =
-        V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, result);
+    V(sum_block)(&span, n, skip, &ref, treatment, keep, &own, result);
     if (emits) {
         V(emit_rest)(aside->emission, n, own.pending_size);
     }
     if (treatment == SUMMED) {
-        V(spread_of_block)(logits, skip, max, &sum, aside->spread);
+        V(spread_of_block)(logits, skip, max, &own.logits, aside->spread);
     }
     for (size_t i = 0; own.ahead_peaks && i < V(whole_of)(n); i += V(PEAK)) {
         own.ahead_max = V(max)(V(peaks_at)(own.ahead_peaks, i), own.ahead_max);

@@ -1,5 +1,6 @@
 /* Sums over the classes of a block, of coefficients and of what these make of the distances from
- * its top. Included once per dtype after finish.inc.h; knows nothing of exponentials. */
+ * its top. Included once per dtype after finish.inc.h and exp.inc.h; knows nothing of sums of
+ * exponentials. */
 
 /* A sum that carries its rounding errors where the logits are double. */
 struct V(carried) {
@@ -246,4 +247,45 @@ static void V(spread)(const struct xent_logits *logits, size_t n, size_t skip, d
     if (logits->low || !V(spread_quickly)(logits, n, skip, top, labels, weights, result)) {
         V(spread_any)(logits, n, skip, top, labels, weights, result);
     }
+}
+
+/* A sum of logits on the way, each as n steps and what is left, r. `steps` is exact; what is left
+ * is added up in `part` from one settling to the next, then in `rest`. */
+struct V(logit_sum) {
+    V(vec) steps, part, rest;
+};
+
+XENT_INLINE struct V(logit_sum) V(no_logits)(void) {
+    const V(vec) zero = V(set1)(0);
+    return (struct V(logit_sum)){zero, zero, zero};
+}
+
+XENT_INLINE void V(add_logit)(struct V(logit_sum) * sum, V(vec) n, V(vec) r) {
+    sum->steps = V(add)(sum->steps, n);
+    sum->part = V(add)(sum->part, r);
+}
+
+XENT_INLINE void V(settle_logits)(struct V(logit_sum) * sum) {
+    sum->rest = V(add)(sum->rest, sum->part);
+    sum->part = V(set1)(0);
+}
+
+/* The spread of so many vectors of classes whose logits have been summed. What is left of these is
+ * no more than `most` in a lane, unless the terms of some are zero or no numbers: then it says no.
+ */
+XENT_INLINE bool V(spread_of_sum)(const struct V(logit_sum) * sum, size_t vectors, double top,
+                                  struct xent_spread *result) {
+    const double step = (double)V(STEP_HIGH) + (double)V(STEP_LOW);
+    const double most = 0.51 * step * (double)vectors;
+    double steps[V(LANES)], rests[V(LANES)], total = 0;
+    V(to_doubles)(steps, sum->steps);
+    V(to_doubles)(rests, sum->rest);
+    bool all = true;
+    for (size_t i = 0; i < V(LANES); i++) {
+        total += step * steps[i] + rests[i];
+        all &= fabs(rests[i]) <= most;
+    }
+    const double count = (double)(vectors * V(LANES));
+    *result = (struct xent_spread){count, count * top - total, count};
+    return all;
 }

@@ -57,22 +57,6 @@ XENT_INLINE struct V(exp)
     return V(exp_of)(V(steps_of)(x, low, ref, treatment));
 }
 
-/* A sum of logits beside that of their exponentials: `steps` is exact; what is left is added up in
- * `part` from one settling to the next, then in `rest`. */
-struct V(logit_sum) {
-    V(vec) steps, part, rest;
-};
-
-XENT_INLINE void V(add_logit)(struct V(logit_sum) * sum, struct V(steps) x) {
-    sum->steps = V(add)(sum->steps, x.n);
-    sum->part = V(add)(sum->part, x.r);
-}
-
-XENT_INLINE void V(settle_logits)(struct V(logit_sum) * sum) {
-    sum->rest = V(add)(sum->rest, sum->part);
-    sum->part = V(set1)(0);
-}
-
 /* A running sum of exponentials: each addition's rounding error is carried in `low`.
  *
  * A term leaves half a unit of `high` to `low` at most. Of float, with M the largest exponential
@@ -82,12 +66,10 @@ XENT_INLINE void V(settle_logits)(struct V(logit_sum) * sum) {
  */
 struct V(sum) {
     V(vec) high, low;
-    struct V(logit_sum) logits; /* of those that are added by fours, where they are SUMMED */
 };
 
 XENT_INLINE struct V(sum) V(no_sum)(void) {
-    const V(vec) zero = V(set1)(0);
-    return (struct V(sum)){V(set1)((REAL)V(START)), zero, {zero, zero, zero}};
+    return (struct V(sum)){V(set1)((REAL)V(START)), V(set1)(0)};
 }
 
 /* The exponential, rounded. */

@@ -1,4 +1,4 @@
-"""The scripts of bench/: which figures they name as grown or beyond the promise, and how they write them."""
+"""The scripts of bench/: which figures they name as grown or beyond the promise, how they write them; what compiles."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import math
 
 import pytest
+from build_core import build_core
 
 import accuracy
+import cost_of_care
 from accuracy_tables import Table, all_tables, over_families, ulp_text
 from marks import replace_between_marks
 
@@ -87,3 +89,8 @@ def test_marks(tmp_path):
     assert page.read_text() == "before\n<!-- it -->\n\nnew \\1\n<!-- end of it -->\nafter\n"
     with pytest.raises(ValueError, match="0 times, not once"):
         replace_between_marks(page, "other", "new")
+
+
+def test_careless_kernels_compile(tmp_path):
+    csrc = cost_of_care.copy_sources(tmp_path, "careless")
+    build_core(tmp_path, extra_flags=["-fsyntax-only"], csrc=csrc)  # whole, that takes a minute

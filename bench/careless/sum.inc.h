@@ -5,21 +5,37 @@ struct V(exp) {
     V(vec) value;
 };
 
-XENT_INLINE struct V(exp)
-    V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
+struct V(steps) {
+    V(vec) y, n, r;
+};
+
+XENT_INLINE struct V(steps)
+    V(steps_of)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
     (void)low, (void)treatment; /* always SHIFTED */
     x = V(max)(ref->lowest, V(sub)(x, ref->shift));
     const V(vec) y = V(fma)(x, V(set1)(V(STEPS) * V(LOG2_E)), ref->round);
     const V(vec) n = V(sub)(y, ref->round);
-    V(vec) r = V(fnma)(n, V(set1)(V(STEP_HIGH)), x);
-    r = V(fnma)(n, V(set1)(V(STEP_LOW)), r);
-    const V(vec) p = V(fma)(V(mul)(r, r), V(exp_series)(r), r), scale = V(step)(y);
+    const V(vec) r = V(fnma)(n, V(set1)(V(STEP_HIGH)), x);
+    return (struct V(steps)){y, n, V(fnma)(n, V(set1)(V(STEP_LOW)), r)};
+}
+
+XENT_INLINE struct V(exp) V(exp_of)(struct V(steps) x) {
+    const V(vec) p = V(fma)(V(mul)(x.r, x.r), V(exp_series)(x.r), x.r), scale = V(step)(x.y);
     return (struct V(exp)){V(fma)(p, scale, scale)};
+}
+
+XENT_INLINE struct V(exp)
+    V(exp_parts)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
+    return V(exp_of)(V(steps_of)(x, low, ref, treatment));
 }
 
 struct V(sum) {
     V(vec) high, low; /* the first stays as it starts, the sum is the second */
 };
+
+XENT_INLINE struct V(sum) V(no_sum)(void) {
+    return (struct V(sum)){V(set1)((REAL)V(START)), V(set1)(0)};
+}
 
 XENT_INLINE V(vec) V(term)(struct V(exp) e) { return e.value; }
 
@@ -28,7 +44,7 @@ XENT_INLINE V(vec) V(add_exp)(struct V(sum) * sum, struct V(exp) e) {
     return e.value;
 }
 
-enum { V(BY_FOURS) = 0, V(SETTLED) = 16 };
+enum { V(BY_FOURS) = 0 };
 
 XENT_INLINE V(vec) V(add_scale)(struct V(sum) * sum, struct V(exp) e) {
     (void)sum; /* never called */
