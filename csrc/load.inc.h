@@ -1,6 +1,5 @@
 /* Numbers of any dtype, stride and byte order on their way into contiguous ones of the table's
- * dtype and back, and what is done to logits on that way. Included once per dtype after
- * finish.inc.h. */
+ * dtype, and what is done to logits on that way. Included once per dtype after finish.inc.h. */
 
 #ifndef XENT_CONVERSIONS
 #    define XENT_CONVERSIONS
@@ -41,20 +40,6 @@ DEFINE_DOUBLES(bf16)
 #    undef DEFINE_DOUBLES
 
 #endif
-
-/* Eight numbers as halves, both contiguous. */
-#define DEFINE_HALVES(name)                                                                        \
-    XENT_INLINE void V(write_eight_##name)(const REAL *from, char *p) {                            \
-        float floats[8];                                                                           \
-        for (size_t i = 0; i < 8; i++) {                                                           \
-            floats[i] = (float)from[i];                                                            \
-        }                                                                                          \
-        eight_to_##name(floats, p);                                                                \
-    }
-
-DEFINE_HALVES(f16)
-DEFINE_HALVES(bf16)
-#undef DEFINE_HALVES
 
 /* What is contiguous is read by vectors, of which the last may begin among those before; what is
  * not, number by number. */
@@ -104,53 +89,6 @@ static double V(read)(const struct xent_strided *from, size_t n, void *to) {
         return V(read_f64)(from, n, to);
     }
     return -INFINITY; /* no other */
-}
-
-#define DEFINE_WRITE(name, stored, narrow)                                                         \
-    static void V(write_##name)(const REAL *from, size_t n, const struct xent_strided *to,         \
-                                struct xent_edge *edge) {                                          \
-        const bool contiguous = to->stride == (ptrdiff_t)sizeof(stored),                           \
-                   streams = contiguous && edge;                                                   \
-        stored ordered[XENT_BLOCK];                                                                \
-        char *p = streams ? (char *)ordered : to->data;                                            \
-        size_t i = 0;                                                                              \
-        for (; contiguous && i + 8 <= n; i += 8) {                                                 \
-            V(write_eight_##name)(from + i, p);                                                    \
-            p += 8 * sizeof(stored);                                                               \
-        }                                                                                          \
-        for (; i < n; i++) {                                                                       \
-            const stored x = narrow(from[i]);                                                      \
-            memcpy(p, &x, sizeof x);                                                               \
-            p += to->stride;                                                                       \
-        }                                                                                          \
-        if (streams) {                                                                             \
-            V(stream_bytes)(edge, to->data, ordered, n * sizeof(stored));                          \
-        }                                                                                          \
-    }
-
-#define FLOAT_TO_F16(x) f16_of_float((float)(x))
-#define FLOAT_TO_BF16(x) bf16_of_float((float)(x))
-#define SAME_REAL(x) ((REAL)(x))
-XENT_INLINE void V(write_eight_real)(const REAL *from, char *p) {
-    memcpy(p, from, 8 * sizeof(REAL));
-}
-DEFINE_WRITE(f16, uint16_t, FLOAT_TO_F16)
-DEFINE_WRITE(bf16, uint16_t, FLOAT_TO_BF16)
-DEFINE_WRITE(real, REAL, SAME_REAL)
-#undef DEFINE_WRITE
-#undef FLOAT_TO_F16
-#undef FLOAT_TO_BF16
-#undef SAME_REAL
-
-static void V(write)(const void *from, size_t n, const struct xent_strided *to,
-                     struct xent_edge *edge) {
-    if (to->dtype == XENT_F16) {
-        V(write_f16)(from, n, to, edge);
-    } else if (to->dtype == XENT_BF16) {
-        V(write_bf16)(from, n, to, edge);
-    } else {
-        V(write_real)(from, n, to, edge);
-    }
 }
 
 static void V(mask)(void *logits, size_t n, const char *mask, ptrdiff_t stride) {

@@ -215,14 +215,6 @@ static size_t V(count_above)(const void *logits, size_t n, double bound, bool at
 }
 #undef COUNT
 
-XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
-    if (stream) {
-        V(stream)(out, x);
-    } else {
-        V(store)(out, x);
-    }
-}
-
 /* The vector at i, or the first lanes of it. */
 XENT_INLINE V(vec) V(load_part)(const REAL *x, size_t i, size_t lanes) {
     return lanes == V(LANES) ? V(load)(x + i) : V(load_first)(x + i, lanes, V(set1)(0));
@@ -249,42 +241,6 @@ XENT_INLINE V(vec)
     }
     const V(vec) label = V(load_part)(offset->labels, i, lanes);
     return V(times_less)(e, factor, V(fma)(label, offset->by_labels, offset->same));
-}
-
-/* Adds the first bytes of a block, fewer than a line has, to the line that the block before ended
- * in; or begins one with the last. */
-XENT_INLINE void V(put_at_edge)(struct xent_edge *edge, char *out, const void *bytes, size_t size) {
-    if (size == 0) {
-        return;
-    }
-    if (edge->at + edge->filled != out) {
-        xent_flush_edge(edge);
-    }
-    const bool begins = (uintptr_t)out % XENT_CACHE_LINE == 0;
-    if (edge->filled == 0 && !begins) { /* the beginning is another's */
-        memcpy(out, bytes, size);
-        return;
-    }
-    edge->at = edge->filled == 0 ? out : edge->at;
-    memcpy(edge->line + edge->filled, bytes, size);
-    edge->filled += size;
-    if (edge->filled == XENT_CACHE_LINE) {
-        V(stream)((REAL *)(void *)edge->at, V(load)((const REAL *)(const void *)edge->line));
-        edge->filled = 0;
-    }
-}
-
-/* Values of any dtype past the caches. */
-XENT_INLINE void V(stream_bytes)(struct xent_edge *edge, char *out, const void *bytes,
-                                 size_t size) {
-    const char *const from = bytes;
-    const size_t lead = -(uintptr_t)out % XENT_CACHE_LINE;
-    size_t i = lead < size ? lead : size;
-    V(put_at_edge)(edge, out, from, i);
-    for (; i + XENT_CACHE_LINE <= size; i += XENT_CACHE_LINE) {
-        V(stream)((REAL *)(void *)(out + i), V(load)((const REAL *)(const void *)(from + i)));
-    }
-    V(put_at_edge)(edge, out + i, from + i, size - i);
 }
 
 /* `lanes` terms from i on, that of its own among them. */

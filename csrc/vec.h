@@ -26,7 +26,8 @@
  *   of_floats(p)     of f64 only: the doubles of as many floats
  *   to_floats(p, x)  of f64 only: stores as many floats, each rounded once
  *   of_f16(p), of_bf16  of f32 only: the floats of as many halves, anywhere
- *   eight_to_f16(from, p), eight_to_bf16  eight floats, each rounded once; without a prefix
+ *   to_f16(p, x), to_bf16  of f32 only: stores as many halves anywhere, each rounded once
+ *   stream_f16(p, x), stream_bf16  the same past the caches; p is aligned to 32 bytes
  *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE, written row after row
  *                    (they may overlap), all read before; strides in bytes
  */
@@ -103,6 +104,13 @@ static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
     }                                                                                              \
     XENT_INLINE wide##_vec wide##_of_bf16(const char *p) {                                         \
         return (wide##_vec){narrow##_of_bf16(p), narrow##_of_bf16(p + (n) * sizeof(uint16_t))};    \
+    }
+
+/* And to_f16 or to_bf16. */
+#define XENT_DEFINE_TO_HALVES(wide, narrow, n, name)                                               \
+    XENT_INLINE void wide##_to_##name(char *p, wide##_vec x) {                                     \
+        narrow##_to_##name(p, x.a);                                                                \
+        narrow##_to_##name(p + (n) * sizeof(uint16_t), x.b);                                       \
     }
 
 /* power of a pair of vectors, each with the tables given. */

@@ -7,7 +7,6 @@
 #include "vec.h"
 
 enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = true };
-#include "vec_halves_avx.h"
 #include "vec_transpose_avx.h"
 
 XENT_INLINE __m256i set1_epi32(uint32_t x) { return _mm256_set1_epi32((int32_t)x); }
@@ -110,6 +109,29 @@ XENT_INLINE void f64x4_to_floats(float *p, __m256d x) { _mm_storeu_ps(p, _mm256_
 XENT_DEFINE_FLOATS(f64, f64x4, 4)
 XENT_DEFINE_OF_HALVES(f32, f32x8, 8)
 XENT_DEFINE_POWER(f32, f32x8, table.a, table.b)
+
+XENT_INLINE __m256i as_f16(f32_vec x) {
+    return _mm256_set_m128i(_mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT),
+                            _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* As bf16_of_float, in lanes of 32 bits. */
+XENT_INLINE __m256i eight_as_bf16(__m256 x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, set1_epi32(0x7fff)));
+    const __m256i no_number = _mm256_or_si256(bits, set1_epi32(0x400000));
+    const __m256 is_none = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+    const __m256i all = _mm256_blendv_epi8(rounded, no_number, _mm256_castps_si256(is_none));
+    return _mm256_srli_epi32(all, 16);
+}
+
+/* The pack interleaves the quarters of both. */
+XENT_INLINE __m256i as_bf16(f32_vec x) {
+    const __m256i packed = _mm256_packus_epi32(eight_as_bf16(x.a), eight_as_bf16(x.b));
+    return _mm256_permute4x64_epi64(packed, _MM_SHUFFLE(3, 1, 2, 0));
+}
+#include "vec_halves_avx.h"
 
 /* Ones, and as many zeros: the mask of the first n lanes begins n before the zeros. */
 static const int32_t f32_FIRST[2 * f32_LANES] = {-1, -1, -1, -1, -1, -1, -1, -1,

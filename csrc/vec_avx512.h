@@ -7,7 +7,6 @@
 #include "vec.h"
 
 enum { XENT_STRIP = 4, XENT_STRIP_STAYS = true, XENT_FUSED = true };
-#include "vec_halves_avx.h"
 #include "vec_transpose_avx.h"
 
 XENT_INLINE __m512i set1_epi32(uint32_t x) { return _mm512_set1_epi32((int32_t)x); }
@@ -87,6 +86,19 @@ XENT_INLINE __m512 f32_of_bf16(const char *p) {
     const __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
+
+XENT_INLINE __m256i as_f16(__m512 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+
+/* As bf16_of_float. */
+XENT_INLINE __m256i as_bf16(__m512 x) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, set1_epi32(0x7fff)));
+    const __mmask16 is_none = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m512i all = _mm512_mask_or_epi32(rounded, is_none, bits, set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(all, 16));
+}
+#include "vec_halves_avx.h"
 
 XENT_INLINE __m512d f64_of_floats(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 XENT_INLINE void f64_to_floats(float *p, __m512d x) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(x)); }

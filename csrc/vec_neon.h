@@ -106,30 +106,24 @@ XENT_INLINE float32x4_t f32x4_of_bf16(const char *p) {
     return vreinterpretq_f32_u32(vshll_n_u16(load_halves(p), 16));
 }
 
-XENT_INLINE void four_to_f16(const float *from, uint16_t *p) {
-    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(from))));
+XENT_INLINE void store_halves(char *p, uint16x4_t x) {
+    uint16_t halves[4];
+    vst1_u16(halves, x);
+    memcpy(p, halves, sizeof halves);
+}
+
+XENT_INLINE void f32x4_to_f16(char *p, float32x4_t x) {
+    store_halves(p, vreinterpret_u16_f16(vcvt_f16_f32(x)));
 }
 
 /* As bf16_of_float. */
-XENT_INLINE void four_to_bf16(const float *from, uint16_t *p) {
-    const float32x4_t x = vld1q_f32(from);
+XENT_INLINE void f32x4_to_bf16(char *p, float32x4_t x) {
     const uint32x4_t bits = vreinterpretq_u32_f32(x);
     const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
     const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
     const uint32x4_t no_number = vorrq_u32(bits, vdupq_n_u32(0x400000));
-    vst1_u16(p, vshrn_n_u32(vbslq_u32(vceqq_f32(x, x), rounded, no_number), 16));
+    store_halves(p, vshrn_n_u32(vbslq_u32(vceqq_f32(x, x), rounded, no_number), 16));
 }
-
-#define XENT_DEFINE(name)                                                                          \
-    XENT_INLINE void eight_to_##name(const float *from, void *p) {                                 \
-        uint16_t halves[8];                                                                        \
-        four_to_##name(from, halves);                                                              \
-        four_to_##name(from + 4, halves + 4);                                                      \
-        memcpy(p, halves, sizeof halves);                                                          \
-    }
-XENT_DEFINE(f16)
-XENT_DEFINE(bf16)
-#undef XENT_DEFINE
 
 #include "vec_quarters.h"
 

@@ -26,6 +26,13 @@ XENT_DEFINE_FLOATS(f64x4, f64x2, 2)
 XENT_DEFINE_FLOATS(f64, f64x4, 4)
 XENT_DEFINE_OF_HALVES(f32x8, f32x4, 4)
 XENT_DEFINE_OF_HALVES(f32, f32x8, 8)
+#define XENT_DEFINE(name)                                                                          \
+    XENT_DEFINE_TO_HALVES(f32x8, f32x4, 4, name)                                                   \
+    XENT_DEFINE_TO_HALVES(f32, f32x8, 8, name)                                                     \
+    XENT_INLINE void f32_stream_##name(char *p, f32_vec x) { f32_to_##name(p, x); }
+XENT_DEFINE(f16)
+XENT_DEFINE(bf16)
+#undef XENT_DEFINE
 
 /* Half a table is all of it, and needs two quarters. */
 XENT_INLINE f32x8_vec f32x8_power(f32x8_vec n, f32x8_vec table) {

@@ -134,10 +134,10 @@ XENT_INLINE void f64x2_to_floats(float *p, f64x2_vec x) {
         }                                                                                          \
         return x;                                                                                  \
     }                                                                                              \
-    XENT_INLINE void eight_to_##name(const float *from, void *p) {                                 \
-        uint16_t halves[8];                                                                        \
-        for (int i = 0; i < 8; i++) {                                                              \
-            halves[i] = name##_of_float(from[i]);                                                  \
+    XENT_INLINE void f32x4_to_##name(char *p, f32x4_vec x) {                                       \
+        uint16_t halves[4];                                                                        \
+        for (int i = 0; i < 4; i++) {                                                              \
+            halves[i] = name##_of_float(x[i]);                                                     \
         }                                                                                          \
         memcpy(p, halves, sizeof halves);                                                          \
     }

@@ -1,0 +1,109 @@
+/* Contiguous numbers of the table's dtype on their way out, as any dtype, past the caches or not.
+ * Included once per dtype; knows vectors and nothing else. */
+
+#ifndef XENT_TO_HALVES
+#    define XENT_TO_HALVES
+
+/* Doubles as halves, as f32_to_f16: rounded to floats first. */
+#    define DEFINE_TO_HALVES(name)                                                                 \
+        XENT_INLINE void f64_to_##name(char *p, f64_vec x) {                                       \
+            float floats[f32_LANES] = {0};                                                         \
+            uint16_t halves[f32_LANES];                                                            \
+            f64_to_floats(floats, x);                                                              \
+            f32_to_##name((char *)halves, f32_load(floats));                                       \
+            memcpy(p, halves, f64_LANES * sizeof halves[0]);                                       \
+        }
+DEFINE_TO_HALVES(f16)
+DEFINE_TO_HALVES(bf16)
+#    undef DEFINE_TO_HALVES
+
+#endif
+
+XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
+    if (stream) {
+        V(stream)(out, x);
+    } else {
+        V(store)(out, x);
+    }
+}
+
+/* Adds the first bytes of a block, fewer than a line has, to the line that the block before ended
+ * in; or begins one with the last. */
+XENT_INLINE void V(put_at_edge)(struct xent_edge *edge, char *out, const void *bytes, size_t size) {
+    if (size == 0) {
+        return;
+    }
+    if (edge->at + edge->filled != out) {
+        xent_flush_edge(edge);
+    }
+    const bool begins = (uintptr_t)out % XENT_CACHE_LINE == 0;
+    if (edge->filled == 0 && !begins) { /* the beginning is another's */
+        memcpy(out, bytes, size);
+        return;
+    }
+    edge->at = edge->filled == 0 ? out : edge->at;
+    memcpy(edge->line + edge->filled, bytes, size);
+    edge->filled += size;
+    if (edge->filled == XENT_CACHE_LINE) {
+        V(stream)((REAL *)(void *)edge->at, V(load)((const REAL *)(const void *)edge->line));
+        edge->filled = 0;
+    }
+}
+
+/* Values of any dtype past the caches. */
+XENT_INLINE void V(stream_bytes)(struct xent_edge *edge, char *out, const void *bytes,
+                                 size_t size) {
+    const char *const from = bytes;
+    const size_t lead = -(uintptr_t)out % XENT_CACHE_LINE;
+    size_t i = lead < size ? lead : size;
+    V(put_at_edge)(edge, out, from, i);
+    for (; i + XENT_CACHE_LINE <= size; i += XENT_CACHE_LINE) {
+        V(stream)((REAL *)(void *)(out + i), V(load)((const REAL *)(const void *)(from + i)));
+    }
+    V(put_at_edge)(edge, out + i, from + i, size - i);
+}
+
+#define DEFINE_WRITE(name, stored, narrow)                                                         \
+    static void V(write_##name)(const REAL *from, size_t n, const struct xent_strided *to,         \
+                                struct xent_edge *edge) {                                          \
+        const bool contiguous = to->stride == (ptrdiff_t)sizeof(stored),                           \
+                   streams = contiguous && edge;                                                   \
+        stored ordered[XENT_BLOCK];                                                                \
+        char *p = streams ? (char *)ordered : to->data;                                            \
+        size_t i = 0;                                                                              \
+        for (; contiguous && i + V(LANES) <= n; i += V(LANES)) {                                   \
+            V(to_##name)(p, V(load)(from + i));                                                    \
+            p += V(LANES) * sizeof(stored);                                                        \
+        }                                                                                          \
+        for (; i < n; i++) {                                                                       \
+            const stored x = narrow(from[i]);                                                      \
+            memcpy(p, &x, sizeof x);                                                               \
+            p += to->stride;                                                                       \
+        }                                                                                          \
+        if (streams) {                                                                             \
+            V(stream_bytes)(edge, to->data, ordered, n * sizeof(stored));                          \
+        }                                                                                          \
+    }
+
+#define FLOAT_TO_F16(x) f16_of_float((float)(x))
+#define FLOAT_TO_BF16(x) bf16_of_float((float)(x))
+#define SAME_REAL(x) ((REAL)(x))
+XENT_INLINE void V(to_real)(char *p, V(vec) x) { V(store)((REAL *)(void *)p, x); }
+DEFINE_WRITE(f16, uint16_t, FLOAT_TO_F16)
+DEFINE_WRITE(bf16, uint16_t, FLOAT_TO_BF16)
+DEFINE_WRITE(real, REAL, SAME_REAL)
+#undef DEFINE_WRITE
+#undef FLOAT_TO_F16
+#undef FLOAT_TO_BF16
+#undef SAME_REAL
+
+static void V(write)(const void *from, size_t n, const struct xent_strided *to,
+                     struct xent_edge *edge) {
+    if (to->dtype == XENT_F16) {
+        V(write_f16)(from, n, to, edge);
+    } else if (to->dtype == XENT_BF16) {
+        V(write_bf16)(from, n, to, edge);
+    } else {
+        V(write_real)(from, n, to, edge);
+    }
+}
