@@ -49,24 +49,54 @@ static double random_logit(uint32_t *state) {
     return *state / 268435456.0 - 8;
 }
 
+/* The bits of a float rounded to bfloat16, or to float16, towards zero; what is subnormal there is
+ * zero. */
+static uint16_t half_of(float x, enum xent_dtype dtype) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (dtype == XENT_BF16)
+        return (uint16_t)(bits >> 16);
+    const uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff, smallest = 113u << 23;
+    return (uint16_t)(sign | (magnitude < smallest ? 0 : (magnitude >> 13) - (112u << 10)));
+}
+
 static void fill(void *logits, enum xent_dtype dtype, size_t count) {
     uint32_t state = 1;
     for (size_t i = 0; i < count; i++) {
-        if (dtype == XENT_F32)
-            ((float *)logits)[i] = (float)random_logit(&state);
+        const double x = random_logit(&state);
+        if (dtype == XENT_F64)
+            ((double *)logits)[i] = x;
+        else if (dtype == XENT_F32)
+            ((float *)logits)[i] = (float)x;
         else
-            ((double *)logits)[i] = random_logit(&state);
+            ((uint16_t *)logits)[i] = half_of((float)x, dtype);
     }
+}
+
+static const struct dtype {
+    const char *name;
+    enum xent_dtype dtype;
+    size_t size;
+} DTYPES[] = {
+    {"f16", XENT_F16, 2}, {"bf16", XENT_BF16, 2}, {"f32", XENT_F32, 4}, {"f64", XENT_F64, 8}};
+
+static const struct dtype *dtype_of(const char *name) {
+    for (size_t i = 0; i < sizeof DTYPES / sizeof DTYPES[0]; i++)
+        if (!strcmp(name, DTYPES[i].name))
+            return &DTYPES[i];
+    return NULL;
 }
 
 int main(int argc, char **argv) {
     const struct operation *operation = argc == ARGUMENTS ? operation_of(argv[5]) : NULL;
-    if (!operation) {
-        fprintf(stderr, "usage: %s f32|f64 OUTER CLASSES INNER OPERATION REPETITIONS\n", argv[0]);
+    const struct dtype *type = argc == ARGUMENTS ? dtype_of(argv[1]) : NULL;
+    if (!operation || !type) {
+        fprintf(stderr, "usage: %s f16|bf16|f32|f64 OUTER CLASSES INNER OPERATION REPETITIONS\n",
+                argv[0]);
         return 2;
     }
-    const enum xent_dtype dtype = strcmp(argv[1], "f64") ? XENT_F32 : XENT_F64;
-    const size_t itemsize = dtype == XENT_F32 ? sizeof(float) : sizeof(double);
+    const enum xent_dtype dtype = type->dtype;
+    const size_t itemsize = type->size;
     const size_t outer = strtoul(argv[2], NULL, 10), classes = strtoul(argv[3], NULL, 10),
                  inner = strtoul(argv[4], NULL, 10), rows = outer * inner;
 

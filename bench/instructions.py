@@ -69,6 +69,8 @@ PROBLEMS = (
     *(Problem("f32", 16, 8_192, 1, operation) for operation in ("forward", "fused", "in_place", "backward")),
     *(Problem("f32", 16, 8_192, 1, operation) for operation in ("log_softmax", "smoothing")),
     Problem("f64", 16, 8_192, 1, "fused"),
+    *(Problem("bf16", 16, 8_192, 1, operation) for operation in ("forward", "fused")),
+    Problem("f16", 16, 8_192, 1, "fused"),
     *(Problem("f32", 1_024, 100, 1, operation) for operation in ("forward", "fused")),
     *(Problem("f32", 128, 1_000, 1, operation) for operation in ("forward", "fused")),
     *(Problem("f32", 4_096, classes, 1, op) for classes, op in product((2, 10, 64), ("forward", "fused"))),

@@ -529,32 +529,43 @@ static void take_factors(const struct xent_job *job, const struct row *rows, siz
     }
 }
 
-/* Where a block's values go first: to their place, or to a buffer. */
-static void *store_to(const struct xent_job *job, const struct row *row,
-                      const struct workspace *work, struct block block) {
-    if (!emits_in_place(job)) {
-        return work->store;
-    }
-    return xent_address(job, VALUES, &row->at) + block.begin * job->itemsize;
-}
-
 /* The terms of a block on their way out, and what is subtracted from them, if it is not the same
  * for all. */
 struct outlet {
     struct xent_emission emission;
     struct xent_adjustment adjustment; /* if it adjusts */
     bool adjusts;
+    bool in_place; /* values go to their place, else to a buffer first */
 };
+
+static void *store_to(const struct xent_job *job, const struct row *row,
+                      const struct workspace *work, struct block block,
+                      const struct outlet *outlet) {
+    if (!outlet->in_place) {
+        return work->store;
+    }
+    const ptrdiff_t offset = (ptrdiff_t)block.begin * job->problem->values_stride;
+    return xent_address(job, VALUES, &row->at) + offset;
+}
 
 /* Whether what there is to emit can be while the next block is reduced. */
 static bool emits_along(const struct xent_job *job, const struct outlet *outlet) {
     return !outlet->adjusts && job->problem->output != XENT_PRODUCT;
 }
 
+/* Whether terms become halves on their way to their place: nothing is subtracted from them, and
+ * they are numbers, as the factor is. */
+static bool emits_halves(const struct xent_job *job, const struct outlet *outlet) {
+    const struct xent_emission *const emission = &outlet->emission;
+    return job->rounds_in_place && !job->second && emits_along(job, outlet) &&
+           emission->offset == 0 && !emission->labels &&
+           isfinite(emission->factor.high * emission->factor.post);
+}
+
 /* Whether the gradient at the target is emitted with the block; else it is written after it. */
 static bool emits_own(const struct xent_job *job, const struct row *row,
                       const struct outlet *outlet, struct block block) {
-    return outlet->emission.exps && emits_along(job, outlet) && emits_in_place(job) &&
+    return outlet->emission.exps && emits_along(job, outlet) && outlet->in_place &&
            job->problem->output == XENT_GRADIENT && block_has(block, row->target);
 }
 
@@ -595,24 +606,29 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
                         const struct workspace *work, size_t index, struct outlet *outlet) {
     outlet->emission.exps = NULL;
     outlet->adjusts = false;
+    outlet->in_place = emits_in_place(job);
     if (!row->space.exps || !row->counts) {
         return;
     }
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
     outlet->emission.exps = row->space.exps + offset;
-    outlet->emission.out = store_to(job, row, work, block);
     outlet->emission.factor = row->space.factors[index];
     outlet->emission.offset = 0;
     outlet->emission.labels = NULL;
     outlet->emission.own = XENT_NO_CLASS;
-    outlet->emission.stream = job->plan.stream && emits_in_place(job) &&
-                              (uintptr_t)outlet->emission.out % job->itemsize == 0;
     outlet->emission.edge = work->edge;
     const enum xent_values output = job->problem->output;
     if (job->options && (output == XENT_GRADIENT || output == XENT_PRODUCT)) {
         subtract_options(job, row, work, index, outlet);
     }
+    const bool halves = emits_halves(job, outlet);
+    outlet->in_place |= halves;
+    outlet->emission.dtype = halves ? job->problem->dtype : xent_working_dtype(job);
+    outlet->emission.out = store_to(job, row, work, block, outlet);
+    const size_t size = halves ? sizeof(uint16_t) : job->itemsize;
+    outlet->emission.stream =
+        job->plan.stream && outlet->in_place && (uintptr_t)outlet->emission.out % size == 0;
     if (emits_own(job, row, outlet, block)) {
         outlet->emission.own = row->target - block.begin;
         outlet->emission.own_value = row->scalars->target_gradient[row->lane];
@@ -632,14 +648,19 @@ static double product(double coefficient, double upstream) {
 }
 
 /* What is emitted there: the block's terms do not tell. */
-static void emit_kept(const struct xent_job *job, const struct row *row, size_t index, char *out) {
+static void emit_kept(const struct xent_job *job, const struct row *row, size_t index,
+                      const struct outlet *outlet, char *out) {
     const struct xent_note *note = &row->space.blocks.notes[index];
     const double coefficient =
         row->shares.labels * note->label + row->shares.weights * note->weight;
     const double upstream = row->scalars->upstream[row->lane];
     const double value = scaled_share_of_kept(job, row, note) - product(coefficient, upstream);
-    const size_t offset = (note->kept - block_at(job, index).begin) * job->itemsize;
-    xent_set_real(job, out + offset, value * note->slope);
+    if (outlet->in_place) {
+        xent_write_value(job, &row->at, note->kept, value * note->slope);
+    } else {
+        const size_t offset = (note->kept - block_at(job, index).begin) * job->itemsize;
+        xent_set_real(job, out + offset, value * note->slope);
+    }
 }
 
 /* The gradient where the label lists classes. */
@@ -774,7 +795,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
                            const struct outlet *outlet) {
     const struct xent_problem *problem = job->problem;
     const struct block block = block_at(job, index);
-    void *const out = store_to(job, row, work, block);
+    void *const out = store_to(job, row, work, block, outlet);
     struct xent_logits capped = {.u = NULL};
     if (job->second && row->counts && row->second.by_tanh != 0) { /* before values replace them */
         struct xent_load_space load = work->load;
@@ -799,7 +820,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
     if (row->counts && row->space.exps && job->keeps_largest &&
         keeps_another(row, &row->space.blocks.notes[index])) {
         end_edge(work);
-        emit_kept(job, row, index, out);
+        emit_kept(job, row, index, outlet, out);
     }
     if (job->second) {
         end_edge(work);

@@ -43,11 +43,12 @@ struct xent_job {
     /* What follows from the problem and is asked for every block. Logits and values are in place if
      * they lie in their arrays as the kernels want them: contiguous, and nothing is to be done. */
     bool loads_in_place, stores_in_place;
-    bool second;        /* derivatives are asked for; there are options then */
-    bool keeps_largest; /* apart from the others, for want of a target */
-    bool dense_labels;  /* labels are distributions over all classes, */
-    bool listed_labels; /* or over those that they list, as a target is that is not kept apart */
-    bool shares;        /* every class gets a share of a row's label */
+    bool rounds_in_place; /* values would be, but for their being halves */
+    bool second;          /* derivatives are asked for; there are options then */
+    bool keeps_largest;   /* apart from the others, for want of a target */
+    bool dense_labels;    /* labels are distributions over all classes, */
+    bool listed_labels;   /* or over those that they list, as a target is that is not kept apart */
+    bool shares;          /* every class gets a share of a row's label */
     /* The logits are a shard of which statistics are noted, or of rows that are known as a whole.
      */
     bool notes_shard, knows_whole;

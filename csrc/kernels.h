@@ -167,6 +167,8 @@ static inline void xent_flush_edge(struct xent_edge *edge) {
 struct xent_emission {
     const void *exps; /* NULL: nothing to emit */
     void *out;
+    /* of out: the table's, or that of halves, where nothing is subtracted and the factor finite */
+    enum xent_dtype dtype;
     struct xent_factor factor;
     double offset;
     const void *labels; /* of as many classes; NULL: none */

@@ -177,7 +177,7 @@ XENT_INLINE size_t V(store_columns)(const struct xent_tile *tile, struct xent_ce
         REAL *const values = (REAL *)(void *)(to.data + (ptrdiff_t)k * to.class_stride);
         const bool aligned = (uintptr_t)values % V(VECTOR) == 0;
         for (size_t row = 0; row < whole; row += V(LANES)) {
-            V(put)(values + row, V(load)(V(tile_at)(tile, k, row)), streams && aligned);
+            V(put)(values, row, V(load)(V(tile_at)(tile, k, row)), V(OWN), streams && aligned);
         }
     }
     return whole;

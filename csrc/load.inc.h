@@ -44,17 +44,20 @@ DEFINE_DOUBLES(bf16)
 /* What is contiguous is read by vectors, of which the last may begin among those before; what is
  * not, number by number. */
 #define DEFINE_READ(name, stored, bits, swap, widen)                                               \
+    XENT_INLINE V(vec) V(take_##name)(const char *p, size_t i, REAL *to) {                         \
+        const V(vec) x = V(of_##name)(p + i * sizeof(stored));                                     \
+        V(store)(to + i, x);                                                                       \
+        return x;                                                                                  \
+    }                                                                                              \
     static double V(read_##name)(const struct xent_strided *from, size_t n, REAL *to) {            \
         const char *p = from->data;                                                                \
         if (from->stride == (ptrdiff_t)sizeof(stored) && !from->swapped && n >= V(LANES)) {        \
-            const size_t last = n - V(LANES);                                                      \
             V(vec) m = V(set1)(-(REAL)INFINITY);                                                   \
-            for (size_t begin = 0; begin < n; begin += V(LANES)) {                                 \
-                const size_t i = begin < last ? begin : last;                                      \
-                const V(vec) x = V(of_##name)(p + i * sizeof(stored));                             \
-                V(store)(to + i, x);                                                               \
-                m = V(max)(x, m);                                                                  \
+            size_t i = 0;                                                                          \
+            _Pragma("GCC unroll 4") for (; i < n - V(LANES); i += V(LANES)) {                      \
+                m = V(max)(V(take_##name)(p, i, to), m);                                           \
             }                                                                                      \
+            m = V(max)(V(take_##name)(p, n - V(LANES), to), m);                                    \
             return (double)V(largest_lane)(m);                                                     \
         }                                                                                          \
         REAL largest = -(REAL)INFINITY;                                                            \

@@ -256,50 +256,55 @@ XENT_INLINE void V(emit_lanes)(const struct xent_emission *emission, size_t i, s
     }
 }
 
-/* The first or the last of a block, fewer than fill a vector. */
-XENT_INLINE void V(emit_part)(const struct xent_emission *emission, size_t i, size_t lanes) {
-    REAL *const out = (REAL *)emission->out + i;
-    REAL values[V(LANES)];
-    if (lanes == 0) {
-        return;
-    }
-    V(emit_lanes)(emission, i, lanes, values);
-    if (emission->stream) {
-        V(put_at_edge)(emission->edge, (char *)out, values, lanes * sizeof(REAL));
-    } else {
-        memcpy(out, values, lanes * sizeof(REAL));
+/* The first or the last n of a block, fewer than fill a line. */
+XENT_INLINE void V(emit_part)(const struct xent_emission *emission, size_t begin, size_t n) {
+    const size_t size = V(size_of)(emission->dtype);
+    for (size_t i = begin, lanes; i < begin + n; i += lanes) {
+        REAL values[V(LANES)];
+        char bytes[sizeof values], *const out = (char *)emission->out + i * size;
+        lanes = begin + n - i < V(LANES) ? begin + n - i : V(LANES);
+        V(emit_lanes)(emission, i, lanes, values);
+        V(put)(bytes, 0, V(load)(values), emission->dtype, false);
+        if (emission->stream) {
+            V(put_at_edge)(emission->edge, out, bytes, lanes * size);
+        } else {
+            memcpy(out, bytes, lanes * size);
+        }
     }
 }
 
-/* Whole vectors up to `end`; where they are streamed, they are aligned. */
+/* Whole lines up to `end`. */
 XENT_INLINE void V(emit_whole)(const struct xent_emission *emission, size_t i, size_t end,
-                               bool labels) {
+                               bool labels, enum xent_dtype dtype) {
     const REAL *const exps = emission->exps;
-    REAL *const out = emission->out;
     const struct V(factor) factor = V(factor_of)(&emission->factor);
     const struct V(offset) offset = V(offset_of)(emission);
     for (; i < end; i += V(LANES)) {
         const V(vec) e = V(load)(exps + i);
-        V(put)(out + i, V(emitted)(e, &factor, &offset, i, V(LANES), labels), emission->stream);
+        const V(vec) value = V(emitted)(e, &factor, &offset, i, V(LANES), labels);
+        V(put)(emission->out, i, value, dtype, emission->stream);
     }
 }
 
-/* The value of its own among whole vectors from `begin` on. A store of it alone to a line that went
+/* The value of its own among whole lines from `begin` on. A store of it alone to a line that went
  * past the caches would have to read the line again. */
 XENT_INLINE void V(put_own)(const struct xent_emission *emission, size_t begin, size_t end) {
-    REAL *const out = emission->out;
-    const size_t own = emission->own;
+    const size_t own = emission->own, size = V(size_of)(emission->dtype);
     if (own < begin || own >= end) {
         return;
     }
     if (!emission->stream) {
-        out[own] = (REAL)emission->own_value;
+        char bytes[V(LANES) * sizeof(REAL)];
+        V(put)(bytes, 0, V(set1)((REAL)emission->own_value), emission->dtype, false);
+        memcpy((char *)emission->out + own * size, bytes, size);
         return;
     }
-    const size_t i = begin + (own - begin) / V(LANES) * V(LANES);
-    REAL values[V(LANES)];
-    V(emit_lanes)(emission, i, V(LANES), values);
-    V(stream)(out + i, V(load)(values));
+    const size_t line = XENT_CACHE_LINE / size, first = begin + (own - begin) / line * line;
+    for (size_t i = first; i < first + line; i += V(LANES)) {
+        REAL values[V(LANES)];
+        V(emit_lanes)(emission, i, V(LANES), values);
+        V(put)(emission->out, i, V(load)(values), emission->dtype, true);
+    }
 }
 
 /* How many terms are before the first that can be streamed. */
@@ -307,17 +312,23 @@ XENT_INLINE size_t V(lead_of)(const struct xent_emission *emission, size_t n) {
     if (!emission->stream) {
         return 0;
     }
-    const size_t lead = -(uintptr_t)emission->out % sizeof(V(vec)) / sizeof(REAL);
+    const size_t bytes = -(uintptr_t)emission->out % XENT_CACHE_LINE;
+    const size_t lead = bytes / V(size_of)(emission->dtype);
     return lead < n ? lead : n;
 }
 
 /* The terms but the lead and the `done` after it. */
 XENT_INLINE void V(emit_rest)(const struct xent_emission *emission, size_t n, size_t done) {
-    const size_t lead = V(lead_of)(emission, n), end = lead + V(whole_of)(n - lead);
+    const size_t lead = V(lead_of)(emission, n);
+    const size_t end = lead + V(lines_of)(n - lead, emission->dtype);
     if (emission->labels) {
-        V(emit_whole)(emission, lead + done, end, true);
+        V(emit_whole)(emission, lead + done, end, true, V(OWN));
+    } else if (emission->dtype == XENT_F16) {
+        V(emit_whole)(emission, lead + done, end, false, XENT_F16);
+    } else if (emission->dtype == XENT_BF16) {
+        V(emit_whole)(emission, lead + done, end, false, XENT_BF16);
     } else {
-        V(emit_whole)(emission, lead + done, end, false);
+        V(emit_whole)(emission, lead + done, end, false, V(OWN));
     }
     V(put_own)(emission, lead, end);
     V(emit_part)(emission, end, n - end);
@@ -339,8 +350,8 @@ struct V(aside) {
     const char *fetch; /* along with the first vector, and so on */
     ptrdiff_t fetch_stride;
     const REAL *pending;
-    REAL *out;
-    size_t pending_size, turn; /* whole vectors; what is beyond pending_size is at the beginning */
+    char *out;
+    size_t pending_size, turn; /* whole lines; what is beyond pending_size is at the beginning */
     struct V(factor) factor;
     struct V(offset) offset; /* its labels are those of `pending` */
     bool stream;
@@ -351,8 +362,23 @@ struct V(aside) {
 #    define XENT_KEEPING
 
 /* What becomes of the terms: a constant of every loop. Emission along with the next block can
- * subtract an offset, or labels and an offset, only if it is told so. */
-enum keeping { KEEP_NOTHING, KEEP_TERMS, KEEP_WITH_OFFSET, KEEP_WITH_LABELS };
+ * subtract an offset, or labels and an offset, only if it is told so; or store as halves. */
+enum keeping {
+    KEEP_NOTHING,
+    KEEP_TERMS,
+    KEEP_WITH_OFFSET,
+    KEEP_WITH_LABELS,
+    KEEP_AS_F16,
+    KEEP_AS_BF16
+};
+
+/* Then the logits were halves, too: the largest was found while they were read, not ahead. */
+static inline bool stores_halves(enum keeping keep) { return keep > KEEP_WITH_LABELS; }
+
+/* Whether what needs one can be done with the other. */
+static inline bool keeps(enum keeping keep, enum keeping needed) {
+    return keep == needed || (needed < keep && !stores_halves(keep));
+}
 
 #endif
 
@@ -361,9 +387,15 @@ struct V(span) {
     const REAL *u, *low;
 };
 
+XENT_INLINE enum xent_dtype V(stored_as)(enum keeping keep) {
+    return keep == KEEP_AS_F16 ? XENT_F16 : keep == KEEP_AS_BF16 ? XENT_BF16 : V(OWN);
+}
+
 XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, struct V(exp) exp,
                               enum keeping keep) {
-    aside->ahead_max = V(max)(V(load)(aside->ahead + i), aside->ahead_max);
+    if (!stores_halves(keep)) {
+        aside->ahead_max = V(max)(V(load)(aside->ahead + i), aside->ahead_max);
+    }
     if (keep != KEEP_NOTHING) {
         V(store)(aside->exps + i, V(term)(exp));
     }
@@ -371,11 +403,11 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, struct V(exp) e
         size_t at = i + aside->turn;
         at -= at >= aside->pending_size ? aside->pending_size : 0;
         const V(vec) e = V(load)(aside->pending + at);
-        const bool labels = keep == KEEP_WITH_LABELS;
-        const V(vec) value = keep == KEEP_TERMS ? V(times)(e, &aside->factor)
-                                                : V(emitted)(e, &aside->factor, &aside->offset, at,
-                                                             V(LANES), labels);
-        V(put)(aside->out + at, value, aside->stream);
+        const bool labels = keep == KEEP_WITH_LABELS, less = labels || keep == KEEP_WITH_OFFSET;
+        const V(vec) value =
+            less ? V(emitted)(e, &aside->factor, &aside->offset, at, V(LANES), labels)
+                 : V(times)(e, &aside->factor);
+        V(put)(aside->out, at, value, V(stored_as)(keep), aside->stream);
     }
 }
 
@@ -560,6 +592,9 @@ static void V(spread_of_block)(const struct xent_logits *logits, size_t skip, do
 }
 
 XENT_INLINE enum keeping V(keeping_for)(const struct xent_emission *emission) {
+    if (sizeof(REAL) == sizeof(float) && emission->dtype != V(OWN)) {
+        return emission->dtype == XENT_F16 ? KEEP_AS_F16 : KEEP_AS_BF16;
+    }
     const enum keeping without_labels = emission->offset != 0 ? KEEP_WITH_OFFSET : KEEP_TERMS;
     return emission->labels ? KEEP_WITH_LABELS : without_labels;
 }
@@ -573,9 +608,9 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
     const size_t lead = V(lead_of)(emission, n);
     V(emit_part)(emission, 0, lead);
     aside->pending = (const REAL *)emission->exps + lead;
-    aside->out = (REAL *)emission->out + lead;
+    aside->out = (char *)emission->out + lead * V(size_of)(emission->dtype);
     const enum keeping needed = V(keeping_for)(emission);
-    aside->pending_size = keep >= needed ? V(whole_of)(n - lead) : 0;
+    aside->pending_size = keeps(keep, needed) ? V(lines_of)(n - lead, emission->dtype) : 0;
     aside->factor = V(factor_of)(&emission->factor);
     aside->offset = V(offset_of)(emission);
     if (needed == KEEP_WITH_LABELS) {
@@ -637,6 +672,8 @@ DEFINE_REDUCE(as_is, AS_IS, KEEP_NOTHING)
 DEFINE_REDUCE(as_is_kept, AS_IS, KEEP_TERMS)
 DEFINE_REDUCE(as_is_with_offset, AS_IS, KEEP_WITH_OFFSET)
 DEFINE_REDUCE(as_is_with_labels, AS_IS, KEEP_WITH_LABELS)
+DEFINE_REDUCE(as_is_as_f16, AS_IS, KEEP_AS_F16)
+DEFINE_REDUCE(as_is_as_bf16, AS_IS, KEEP_AS_BF16)
 DEFINE_REDUCE(summed, SUMMED, KEEP_NOTHING)
 DEFINE_REDUCE(summed_with_offset, SUMMED, KEEP_WITH_OFFSET)
 DEFINE_REDUCE(shifted, SHIFTED, KEEP_NOTHING)
@@ -666,6 +703,10 @@ static V(reduction) *
         return V(reduce_as_is);
     }
     switch (aside->emission ? V(keeping_for)(aside->emission) : KEEP_TERMS) {
+    case KEEP_AS_F16:
+        return V(reduce_as_is_as_f16);
+    case KEEP_AS_BF16:
+        return V(reduce_as_is_as_bf16);
     case KEEP_WITH_LABELS:
         return V(reduce_as_is_with_labels);
     case KEEP_WITH_OFFSET:

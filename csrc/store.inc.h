@@ -12,6 +12,10 @@
             f64_to_floats(floats, x);                                                              \
             f32_to_##name((char *)halves, f32_load(floats));                                       \
             memcpy(p, halves, f64_LANES * sizeof halves[0]);                                       \
+        }                                                                                          \
+        XENT_INLINE void f64_put_##name(char *p, f64_vec x, bool stream) {                         \
+            (void)stream;                                                                          \
+            f64_to_##name(p, x);                                                                   \
         }
 DEFINE_TO_HALVES(f16)
 DEFINE_TO_HALVES(bf16)
@@ -19,11 +23,31 @@ DEFINE_TO_HALVES(bf16)
 
 #endif
 
-XENT_INLINE void V(put)(REAL *out, V(vec) x, bool stream) {
-    if (stream) {
-        V(stream)(out, x);
+/* What numbers are stored as is a constant of every loop: the table's dtype, or halves. */
+static const enum xent_dtype V(OWN) = sizeof(REAL) == sizeof(double) ? XENT_F64 : XENT_F32;
+
+XENT_INLINE size_t V(size_of)(enum xent_dtype dtype) {
+    return dtype == V(OWN) ? sizeof(REAL) : sizeof(uint16_t);
+}
+
+/* So many of n numbers fill whole lines. */
+XENT_INLINE size_t V(lines_of)(size_t n, enum xent_dtype dtype) {
+    const size_t line = XENT_CACHE_LINE / V(size_of)(dtype);
+    return n / line * line;
+}
+
+/* A vector of numbers from the one at i on; halves of no NaN. Those that are streamed are aligned
+ * to a line, or to half of one as halves: then the other half of the line follows. */
+XENT_INLINE void V(put)(void *out, size_t i, V(vec) x, enum xent_dtype dtype, bool stream) {
+    char *const p = (char *)out + i * V(size_of)(dtype);
+    if (dtype == XENT_F16) {
+        V(put_f16)(p, x, stream);
+    } else if (dtype == XENT_BF16) {
+        V(put_bf16)(p, x, stream);
+    } else if (stream) {
+        V(stream)((REAL *)(void *)p, x);
     } else {
-        V(store)(out, x);
+        V(store)((REAL *)(void *)p, x);
     }
 }
 

@@ -27,7 +27,8 @@
  *   to_floats(p, x)  of f64 only: stores as many floats, each rounded once
  *   of_f16(p), of_bf16  of f32 only: the floats of as many halves, anywhere
  *   to_f16(p, x), to_bf16  of f32 only: stores as many halves anywhere, each rounded once
- *   stream_f16(p, x), stream_bf16  the same past the caches; p is aligned to 32 bytes
+ *   put_f16(p, x, stream), put_bf16  the same, but a NaN that arithmetic does not make may become
+ *                    a number; past the caches if `stream`, where p is aligned to 32 bytes
  *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE, written row after row
  *                    (they may overlap), all read before; strides in bytes
  */

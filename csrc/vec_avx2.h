@@ -115,22 +115,30 @@ XENT_INLINE __m256i as_f16(f32_vec x) {
                             _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
 }
 
-/* As bf16_of_float, in lanes of 32 bits. */
-XENT_INLINE __m256i eight_as_bf16(__m256 x) {
-    const __m256i bits = _mm256_castps_si256(x);
+/* As bf16_of_float, in lanes of 32 bits, but for a NaN, and before it is shifted. */
+XENT_INLINE __m256i rounded_to_bf16(__m256i bits) {
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), set1_epi32(1));
-    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, set1_epi32(0x7fff)));
-    const __m256i no_number = _mm256_or_si256(bits, set1_epi32(0x400000));
-    const __m256 is_none = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
-    const __m256i all = _mm256_blendv_epi8(rounded, no_number, _mm256_castps_si256(is_none));
-    return _mm256_srli_epi32(all, 16);
+    return _mm256_add_epi32(_mm256_add_epi32(bits, set1_epi32(0x7fff)), odd);
 }
 
 /* The pack interleaves the quarters of both. */
-XENT_INLINE __m256i as_bf16(f32_vec x) {
-    const __m256i packed = _mm256_packus_epi32(eight_as_bf16(x.a), eight_as_bf16(x.b));
+XENT_INLINE __m256i high_halves(__m256i a, __m256i b) {
+    const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
     return _mm256_permute4x64_epi64(packed, _MM_SHUFFLE(3, 1, 2, 0));
 }
+
+XENT_INLINE __m256i numbers_as_bf16(f32_vec x) {
+    return high_halves(rounded_to_bf16(_mm256_castps_si256(x.a)),
+                       rounded_to_bf16(_mm256_castps_si256(x.b)));
+}
+
+XENT_INLINE __m256i bits_to_bf16(__m256 x) {
+    const __m256i bits = _mm256_castps_si256(x), quiet = set1_epi32(0x400000);
+    const __m256i is_none = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_blendv_epi8(rounded_to_bf16(bits), _mm256_or_si256(bits, quiet), is_none);
+}
+
+XENT_INLINE __m256i as_bf16(f32_vec x) { return high_halves(bits_to_bf16(x.a), bits_to_bf16(x.b)); }
 #include "vec_halves_avx.h"
 
 /* Ones, and as many zeros: the mask of the first n lanes begins n before the zeros. */

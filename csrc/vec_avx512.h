@@ -89,13 +89,21 @@ XENT_INLINE __m512 f32_of_bf16(const char *p) {
 
 XENT_INLINE __m256i as_f16(__m512 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 
-/* As bf16_of_float. */
-XENT_INLINE __m256i as_bf16(__m512 x) {
-    const __m512i bits = _mm512_castps_si512(x);
+/* As bf16_of_float, in lanes of 32 bits, but for a NaN, and before it is shifted. */
+XENT_INLINE __m512i rounded_to_bf16(__m512i bits) {
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), set1_epi32(1));
-    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, set1_epi32(0x7fff)));
+    return _mm512_add_epi32(_mm512_add_epi32(bits, set1_epi32(0x7fff)), odd);
+}
+
+XENT_INLINE __m256i numbers_as_bf16(__m512 x) {
+    const __m512i rounded = rounded_to_bf16(_mm512_castps_si512(x));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+}
+
+XENT_INLINE __m256i as_bf16(__m512 x) {
+    const __m512i bits = _mm512_castps_si512(x), quiet = set1_epi32(0x400000);
     const __mmask16 is_none = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    const __m512i all = _mm512_mask_or_epi32(rounded, is_none, bits, set1_epi32(0x400000));
+    const __m512i all = _mm512_mask_or_epi32(rounded_to_bf16(bits), is_none, bits, quiet);
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(all, 16));
 }
 #include "vec_halves_avx.h"

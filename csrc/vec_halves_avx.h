@@ -1,4 +1,5 @@
-/* Vectors of floats stored as halves, for AVX2 and AVX-512, which define as_f16 and as_bf16. */
+/* Vectors of floats stored as halves, for AVX2 and AVX-512. These define as_f16 and as_bf16, and
+ * numbers_as_bf16 for vectors without a NaN. */
 #ifndef XENT_VEC_HALVES_AVX_H
 #define XENT_VEC_HALVES_AVX_H
 
@@ -6,15 +7,26 @@
 
 #include "vec.h"
 
-#define XENT_DEFINE(name)                                                                          \
-    XENT_INLINE void f32_to_##name(char *p, f32_vec x) {                                           \
-        _mm256_storeu_si256((__m256i *)(void *)p, as_##name(x));                                   \
-    }                                                                                              \
-    XENT_INLINE void f32_stream_##name(char *p, f32_vec x) {                                       \
-        _mm256_stream_si256((__m256i *)(void *)p, as_##name(x));                                   \
+XENT_INLINE void f32_to_f16(char *p, f32_vec x) {
+    _mm256_storeu_si256((__m256i *)(void *)p, as_f16(x));
+}
+
+XENT_INLINE void f32_to_bf16(char *p, f32_vec x) {
+    _mm256_storeu_si256((__m256i *)(void *)p, as_bf16(x));
+}
+
+XENT_INLINE void put_halves(char *p, __m256i halves, bool stream) {
+    if (stream) {
+        _mm256_stream_si256((__m256i *)(void *)p, halves);
+    } else {
+        _mm256_storeu_si256((__m256i *)(void *)p, halves);
     }
-XENT_DEFINE(f16)
-XENT_DEFINE(bf16)
-#undef XENT_DEFINE
+}
+
+XENT_INLINE void f32_put_f16(char *p, f32_vec x, bool stream) { put_halves(p, as_f16(x), stream); }
+
+XENT_INLINE void f32_put_bf16(char *p, f32_vec x, bool stream) {
+    put_halves(p, numbers_as_bf16(x), stream);
+}
 
 #endif

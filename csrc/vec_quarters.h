@@ -29,7 +29,10 @@ XENT_DEFINE_OF_HALVES(f32, f32x8, 8)
 #define XENT_DEFINE(name)                                                                          \
     XENT_DEFINE_TO_HALVES(f32x8, f32x4, 4, name)                                                   \
     XENT_DEFINE_TO_HALVES(f32, f32x8, 8, name)                                                     \
-    XENT_INLINE void f32_stream_##name(char *p, f32_vec x) { f32_to_##name(p, x); }
+    XENT_INLINE void f32_put_##name(char *p, f32_vec x, bool stream) {                             \
+        (void)stream;                                                                              \
+        f32_to_##name(p, x);                                                                       \
+    }
 XENT_DEFINE(f16)
 XENT_DEFINE(bf16)
 #undef XENT_DEFINE

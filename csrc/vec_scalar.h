@@ -124,26 +124,40 @@ XENT_INLINE void f64x2_to_floats(float *p, f64x2_vec x) {
     memcpy(p, &floats, sizeof floats);
 }
 
-#define XENT_DEFINE(name)                                                                          \
-    XENT_INLINE f32x4_vec f32x4_of_##name(const char *p) {                                         \
-        uint16_t halves[4];                                                                        \
-        memcpy(halves, p, sizeof halves);                                                          \
-        f32x4_vec x;                                                                               \
-        for (int i = 0; i < 4; i++) {                                                              \
-            x[i] = float_of_##name(halves[i]);                                                     \
-        }                                                                                          \
-        return x;                                                                                  \
-    }                                                                                              \
-    XENT_INLINE void f32x4_to_##name(char *p, f32x4_vec x) {                                       \
-        uint16_t halves[4];                                                                        \
-        for (int i = 0; i < 4; i++) {                                                              \
-            halves[i] = name##_of_float(x[i]);                                                     \
-        }                                                                                          \
-        memcpy(p, halves, sizeof halves);                                                          \
+typedef uint16_t f32x4_halves __attribute__((vector_size(4 * sizeof(uint16_t))));
+
+XENT_INLINE f32x4_vec f32x4_of_f16(const char *p) {
+    uint16_t halves[4];
+    memcpy(halves, p, sizeof halves);
+    f32x4_vec x;
+    for (int i = 0; i < 4; i++) {
+        x[i] = float_of_f16(halves[i]);
     }
-XENT_DEFINE(f16)
-XENT_DEFINE(bf16)
-#undef XENT_DEFINE
+    return x;
+}
+
+XENT_INLINE f32x4_vec f32x4_of_bf16(const char *p) {
+    f32x4_halves halves;
+    memcpy(&halves, p, sizeof halves);
+    return (f32x4_vec)(__builtin_convertvector(halves, f32x4_bits) << 16);
+}
+
+XENT_INLINE void f32x4_to_f16(char *p, f32x4_vec x) {
+    uint16_t halves[4];
+    for (int i = 0; i < 4; i++) {
+        halves[i] = f16_of_float(x[i]);
+    }
+    memcpy(p, halves, sizeof halves);
+}
+
+/* As bf16_of_float. */
+XENT_INLINE void f32x4_to_bf16(char *p, f32x4_vec x) {
+    const f32x4_bits bits = (f32x4_bits)x, is_none = (f32x4_bits)(x != x);
+    const f32x4_bits rounded = bits + 0x7fff + (bits >> 16 & 1);
+    const f32x4_bits all = (rounded & ~is_none) | ((bits | 0x400000) & is_none);
+    const f32x4_halves halves = __builtin_convertvector(all >> 16, f32x4_halves);
+    memcpy(p, &halves, sizeof halves);
+}
 
 #include "vec_quarters.h"
 

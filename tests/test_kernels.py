@@ -131,3 +131,40 @@ def test_the_smallest_normal_results(classes):
     x[:, 0] = [float.fromhex("0x1.aaa8dap+2"), float.fromhex("0x1.a4fb5ap+2")]
     x[:, 2] = [float.fromhex("-0x1.401bcp+6"), float.fromhex("-0x1.40b616p+6")]
     check(x, [0, 0])
+
+
+HALF_OPTIONS = {
+    "plain": {},
+    "scale": {"scale": 0.7},
+    "softcap": {"softcap": 20.0},
+    "smoothing": {"label_smoothing": 0.1},
+    "weight": {"weight": np.linspace(0, 2, 3 * BLOCK + 907)},
+}
+
+
+@pytest.mark.parametrize("classes", [129, 1000, BLOCK, BLOCK + 17, 3 * BLOCK + 907])
+@pytest.mark.parametrize("kind", HALF_OPTIONS)
+def test_halves_are_floats_rounded_once(half, rng, classes, kind):
+    options = {name: value[:classes] if name == "weight" else value for name, value in HALF_OPTIONS[kind].items()}
+    x = (rng.normal(size=(9, classes)) * 6).astype(half)
+    x[1] += half.type(1000)  # the largest is subtracted first
+    x[2] = rng.choice(np.array([0, 30, -np.inf], half), size=classes)
+    x[3, classes // 3] = np.nan
+    x[4, classes // 2] = np.inf
+    target = rng.integers(classes, size=9)
+    x[7, target[7]] = np.inf
+    upstream = rng.normal(size=9) * 1e4
+    upstream[5] = np.uint64(2**63 - 1).view(np.float64)  # a NaN of which rounding might make a number
+    upstream[6] = np.inf
+    wider = np.empty(x.shape, np.float32)
+
+    def check_rounded(values):
+        np.testing.assert_array_equal(values.astype(np.float32), wider.astype(half).astype(np.float32))
+
+    for given in ({"reduction": "none"}, {"reduction": "none", "grad_output": upstream}):
+        grad = xent.cross_entropy_grad(x, target, **options, **given)
+        xent.cross_entropy_grad(x, target, grad_out=wider, **options, **given)
+        check_rounded(grad)
+    if kind in ("plain", "scale"):
+        xent.softmax(x, out=wider, **options)
+        check_rounded(xent.softmax(x, **options))

@@ -154,19 +154,19 @@ def given_for(kind, edges, rng):
     if kind == "listed":
         indices = np.stack([edges, rng.permutation(edges)], axis=1)
         return {"target": (indices, np.full(indices.shape, 0.5))}
-    options = {"labels": {}, "halves": {}, "weighted": {"weight": rng.random(CLASSES)}, "softcap": {"softcap": 2.0}}
-    return {"target": edges, **options[kind]}
+    options = {"weighted": {"weight": rng.random(CLASSES)}, "softcap": {"softcap": 2.0}}
+    return {"target": edges, **options.get(kind, {})}
 
 
-@pytest.mark.parametrize("kind", ["labels", "weighted", "probabilities", "listed", "softcap", "halves"])
+@pytest.mark.parametrize("kind", ["labels", "weighted", "probabilities", "listed", "softcap", "float16", "bfloat16"])
 @pytest.mark.parametrize("gap", [0, 5])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_lines_that_blocks_and_rows_share(dtype, rng, kind, gap, threads):
     """What is written past the caches goes out as whole lines, with the label's value at any place of one."""
     x = rng.normal(size=LARGE).astype(dtype)
     x[:, [BLOCK - 1, 2 * BLOCK - 1, CLASSES - 1]] += [10, 11, 12]  # the last of each block is its largest
-    if kind == "halves":
-        dtype = np.float16
+    if kind in ("float16", "bfloat16"):
+        dtype = np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if kind == "bfloat16" else np.float16)
         x = np.tile(x, (2, 1)).astype(dtype)
     first, second = range(BLOCK - 2, BLOCK + 2), range(2 * BLOCK - 1, 2 * BLOCK + 1)
     edges = np.resize([0, 1, 15, 16, 17, *first, *second, *range(CLASSES - 3, CLASSES)], len(x))

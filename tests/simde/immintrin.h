@@ -26,7 +26,7 @@ static inline __m256 narrowed(simde__m512d x) {
 #define _mm512_cvtps_pd(x) widened(x)
 #define _mm512_cvtpd_ps(x) narrowed(x)
 
-/* Nor those from halves, */
+/* Nor those from halves and to them, */
 static inline simde__m512 of_halves(__m256i halves) {
     simde__m512_private wide;
     wide.m256[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(halves));
@@ -39,8 +39,22 @@ static inline simde__m512i of_unsigned(__m256i halves) {
     wide.m256i[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(halves, 1));
     return simde__m512i_from_private(wide);
 }
+static inline __m256i to_halves(simde__m512 x) {
+    const simde__m512_private wide = simde__m512_to_private(x);
+    return _mm256_set_m128i(_mm256_cvtps_ph(wide.m256[1], _MM_FROUND_TO_NEAREST_INT),
+                            _mm256_cvtps_ph(wide.m256[0], _MM_FROUND_TO_NEAREST_INT));
+}
+static inline __m256i low_halves(simde__m512i x) {
+    const simde__m512i_private wide = simde__m512i_to_private(x);
+    simde__m256i_private halves;
+    for (int i = 0; i < 16; i++)
+        halves.u16[i] = (uint16_t)wide.u32[i];
+    return simde__m256i_from_private(halves);
+}
 #define _mm512_cvtph_ps(x) of_halves(x)
+#define _mm512_cvtps_ph(x, rounding) to_halves(x)
 #define _mm512_cvtepu16_epi32(x) of_unsigned(x)
+#define _mm512_cvtepi32_epi16(x) low_halves(x)
 
 /* nor the loads and stores of some lanes, nor the largest lane. */
 #define XENT_DEFINE(suffix, real, field, lanes, vector)                                            \
