@@ -153,6 +153,8 @@ def test_halves_are_floats_rounded_once(half, rng, classes, kind):
     x[4, classes // 2] = np.inf
     target = rng.integers(classes, size=9)
     x[7, target[7]] = np.inf
+    x[8, -1] = 200  # no less is to be found where it is read
+    single = x.astype(np.float32)
     upstream = rng.normal(size=9) * 1e4
     upstream[5] = np.uint64(2**63 - 1).view(np.float64)  # a NaN of which rounding might make a number
     upstream[6] = np.inf
@@ -164,6 +166,7 @@ def test_halves_are_floats_rounded_once(half, rng, classes, kind):
     for given in ({"reduction": "none"}, {"reduction": "none", "grad_output": upstream}):
         grad = xent.cross_entropy_grad(x, target, **options, **given)
         xent.cross_entropy_grad(x, target, grad_out=wider, **options, **given)
+        np.testing.assert_array_equal(wider, xent.cross_entropy_grad(single, target, **options, **given))
         check_rounded(grad)
     if kind in ("plain", "scale"):
         xent.softmax(x, out=wider, **options)
