@@ -303,9 +303,37 @@ static bool is_marked(const struct xent_job *job, const struct row *row, size_t 
            xent_has_masked(&row->space.blocks.notes[index], block_at(job, index).size);
 }
 
+/* Whether halves are reduced where they are, not by way of a buffer. */
+static bool reduces_halves(const struct xent_job *job) {
+    const struct xent_problem *problem = job->problem;
+    const bool halves = problem->dtype == XENT_F16 || problem->dtype == XENT_BF16;
+    return halves && problem->logits_stride == (ptrdiff_t)sizeof(uint16_t) && !problem->swapped &&
+           !takes_notes(job) && !xent_has(job, VALUES);
+}
+
+/* All that becomes of such a block. */
+static void reduce_half_block(const struct xent_job *job, const struct row *row, size_t index,
+                              struct xent_aside *aside) {
+    const struct block block = block_at(job, index);
+    const size_t skip = block_has(block, row->target) ? row->target - block.begin : XENT_NO_CLASS;
+    const struct xent_strided from = {xent_logits_at(job, &row->at, block.begin), sizeof(uint16_t),
+                                      job->problem->dtype, false};
+    aside->exps = NULL;
+    aside->source = from.data;
+    aside->source_stride = sizeof(uint16_t);
+    aside->ahead_peaks = NULL;
+    aside->keeps_skip = false;
+    aside->spread = NULL;
+    job->kernels->reduce_halves(&from, block.size, skip, aside, &row->space.blocks.sums[index]);
+}
+
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
                                  const struct workspace *work, size_t index, struct found found,
                                  struct xent_aside *aside) {
+    if (reduces_halves(job)) {
+        reduce_half_block(job, row, index, aside);
+        return (struct found){.known = false};
+    }
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
     const struct row_space *space = &row->space;

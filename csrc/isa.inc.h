@@ -28,6 +28,7 @@
 #include "store.inc.h"
 #include "rows.inc.h"
 #include "load.inc.h"
+#include "half_rows.inc.h"
 #include "options.inc.h"
 #include "lanes.inc.h"
 /* clang-format on */
@@ -46,6 +47,7 @@
 #include "store.inc.h"
 #include "rows.inc.h"
 #include "load.inc.h"
+#include "half_rows.inc.h"
 #include "options.inc.h"
 #include "lanes.inc.h"
 /* clang-format on */

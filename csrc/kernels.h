@@ -256,6 +256,11 @@ struct xent_aside {
     KERNEL(reduce, void,                                                                           \
            (const struct xent_logits *logits, size_t n, size_t skip, double max,                   \
             struct xent_aside *aside, struct xent_sum *sum))                                       \
+    /* The same of contiguous halves in native byte order, of which nobody knows the largest; none \
+     * of the terms are kept. */                                                                   \
+    KERNEL(reduce_halves, void,                                                                    \
+           (const struct xent_strided *from, size_t n, size_t skip, struct xent_aside *aside,      \
+            struct xent_sum *sum))                                                                 \
     KERNEL(emit, void, (const struct xent_emission *emission, size_t n))                           \
     KERNEL(emit_adjusted, void,                                                                    \
            (const struct xent_emission *emission, const struct xent_adjustment *by, size_t n))     \

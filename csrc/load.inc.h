@@ -25,20 +25,6 @@ XENT_INLINE f32_vec f32_of_f64(const char *p) {
     return f32_load(floats);
 }
 
-#    define DEFINE_DOUBLES(name)                                                                   \
-        XENT_INLINE f64_vec f64_of_##name(const char *p) {                                         \
-            uint16_t halves[f64_LANES];                                                            \
-            float floats[f64_LANES];                                                               \
-            memcpy(halves, p, sizeof halves);                                                      \
-            for (size_t i = 0; i < f64_LANES; i++) {                                               \
-                floats[i] = float_of_##name(halves[i]);                                            \
-            }                                                                                      \
-            return f64_of_floats(floats);                                                          \
-        }
-DEFINE_DOUBLES(f16)
-DEFINE_DOUBLES(bf16)
-#    undef DEFINE_DOUBLES
-
 #endif
 
 /* What is contiguous is read by vectors, of which the last may begin among those before; what is

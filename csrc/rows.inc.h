@@ -261,10 +261,10 @@ XENT_INLINE void V(emit_part)(const struct xent_emission *emission, size_t begin
     const size_t size = V(size_of)(emission->dtype);
     for (size_t i = begin, lanes; i < begin + n; i += lanes) {
         REAL values[V(LANES)];
-        char bytes[sizeof values], *const out = (char *)emission->out + i * size;
+        char room[sizeof values], *const out = (char *)emission->out + i * size;
         lanes = begin + n - i < V(LANES) ? begin + n - i : V(LANES);
         V(emit_lanes)(emission, i, lanes, values);
-        V(put)(bytes, 0, V(load)(values), emission->dtype, false);
+        const void *const bytes = V(as_stored)(values, emission->dtype, room);
         if (emission->stream) {
             V(put_at_edge)(emission->edge, out, bytes, lanes * size);
         } else {
@@ -286,24 +286,23 @@ XENT_INLINE void V(emit_whole)(const struct xent_emission *emission, size_t i, s
     }
 }
 
-/* The value of its own among whole lines from `begin` on. A store of it alone to a line that went
- * past the caches would have to read the line again. */
+/* The value of its own among whole lines from `begin` on: alone, or with its line. A store of it
+ * alone to a line that went past the caches would have to read the line again. */
 XENT_INLINE void V(put_own)(const struct xent_emission *emission, size_t begin, size_t end) {
-    const size_t own = emission->own, size = V(size_of)(emission->dtype);
+    const size_t own = emission->own;
     if (own < begin || own >= end) {
         return;
     }
-    if (!emission->stream) {
-        char bytes[V(LANES) * sizeof(REAL)];
-        V(put)(bytes, 0, V(set1)((REAL)emission->own_value), emission->dtype, false);
-        memcpy((char *)emission->out + own * size, bytes, size);
+    if (emission->dtype == V(OWN) && !emission->stream) {
+        ((REAL *)emission->out)[own] = (REAL)emission->own_value;
         return;
     }
-    const size_t line = XENT_CACHE_LINE / size, first = begin + (own - begin) / line * line;
+    const size_t first = begin + V(lines_of)(own - begin, emission->dtype);
+    const size_t line = XENT_CACHE_LINE / V(size_of)(emission->dtype);
     for (size_t i = first; i < first + line; i += V(LANES)) {
         REAL values[V(LANES)];
         V(emit_lanes)(emission, i, V(LANES), values);
-        V(put)(emission->out, i, V(load)(values), emission->dtype, true);
+        V(put)(emission->out, i, V(load)(values), emission->dtype, emission->stream);
     }
 }
 
@@ -344,6 +343,7 @@ static void V(emit)(const struct xent_emission *emission, size_t n) {
 struct V(aside) {
     REAL *exps;
     bool keeps_skip;
+    bool looks; /* ahead: a constant of every loop */
     const REAL *ahead;
     V(vec) ahead_max;  /* since the last peaks */
     REAL *ahead_peaks; /* or NULL */
@@ -372,7 +372,7 @@ enum keeping {
     KEEP_AS_BF16
 };
 
-/* Then the logits were halves, too: the largest was found while they were read, not ahead. */
+/* Then the logits were halves, too, and nobody looks ahead. */
 static inline bool stores_halves(enum keeping keep) { return keep > KEEP_WITH_LABELS; }
 
 /* Whether what needs one can be done with the other. */
@@ -382,10 +382,35 @@ static inline bool keeps(enum keeping keep, enum keeping needed) {
 
 #endif
 
-/* struct xent_logits; low is there where the treatment is SCALED. */
+/* struct xent_logits, or halves; low is there where the treatment is SCALED. The dtype is a
+ * constant of every loop. */
 struct V(span) {
-    const REAL *u, *low;
+    const void *u;
+    const REAL *low;
+    enum xent_dtype dtype;
 };
+
+XENT_INLINE V(vec) V(load_from)(const struct V(span) * span, size_t i) {
+    const char *const p = (const char *)span->u + i * V(size_of)(span->dtype);
+    if (span->dtype == V(OWN)) {
+        return V(load)((const REAL *)(const void *)p);
+    }
+    return span->dtype == XENT_F16 ? V(of_f16)(p) : V(of_bf16)(p);
+}
+
+/* As load_masked. */
+XENT_INLINE V(vec)
+    V(load_masked_from)(const struct V(span) * span, size_t n, size_t i, size_t skip) {
+    if (span->dtype == V(OWN)) {
+        return V(load_masked)(span->u, n, i, skip);
+    }
+    REAL lanes[V(LANES)];
+    uint16_t halves[V(LANES)] = {0};
+    const struct V(span) part = {halves, NULL, span->dtype};
+    memcpy(halves, (const char *)span->u + i * sizeof(uint16_t), (n - i) * sizeof(uint16_t));
+    V(store)(lanes, V(load_from)(&part, 0));
+    return V(load_masked)(lanes, n - i, 0, skip - i); /* which wraps where it is before */
+}
 
 XENT_INLINE enum xent_dtype V(stored_as)(enum keeping keep) {
     return keep == KEEP_AS_F16 ? XENT_F16 : keep == KEEP_AS_BF16 ? XENT_BF16 : V(OWN);
@@ -393,7 +418,7 @@ XENT_INLINE enum xent_dtype V(stored_as)(enum keeping keep) {
 
 XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, struct V(exp) exp,
                               enum keeping keep) {
-    if (!stores_halves(keep)) {
+    if (aside->looks) {
         aside->ahead_max = V(max)(V(load)(aside->ahead + i), aside->ahead_max);
     }
     if (keep != KEEP_NOTHING) {
@@ -433,17 +458,16 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
                                  bool by_fours, size_t skip, const struct V(reference) * ref,
                                  enum treatment treatment, enum keeping keep,
                                  struct V(aside) * aside, struct V(sum) * sum) {
-    const REAL *const x = span->u + i;
     struct V(exp) exps[V(STRIP)];
     for (size_t k = 0; k < vectors; k++) {
-        const REAL *const at = x + k * V(LANES);
         if (!XENT_STRIP_STAYS) {
             V(fetch_along)(aside, i + k * V(LANES));
         }
         const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
         const size_t lane = skip - i - k * V(LANES); /* wraps where skip is before */
         const bool without = skip != SIZE_MAX && lane < V(LANES);
-        const V(vec) logits = without ? V(without)(V(load)(at), lane) : V(load)(at);
+        const V(vec) all = V(load_from)(span, i + k * V(LANES));
+        const V(vec) logits = without ? V(without)(all, lane) : all;
         const struct V(steps) steps = V(steps_of)(logits, low, ref, treatment);
         if (treatment == SUMMED) {
             V(add_logit)(&aside->logits, steps.n, steps.r);
@@ -536,10 +560,12 @@ XENT_INLINE V(vec)
 XENT_INLINE void V(reduce_tail)(const struct V(span) * span, size_t n, size_t i, size_t skip,
                                 const struct V(reference) * ref, enum treatment treatment,
                                 enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
-    const V(vec) x = V(load_masked)(span->u, n, i, skip);
+    const V(vec) x = V(load_masked_from)(span, n, i, skip);
     const V(vec) low = V(load_masked_low)(span, n, i, treatment);
     const V(vec) term = V(add_exp)(sum, V(exp_parts)(x, low, ref, treatment));
-    aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
+    if (aside->looks) {
+        aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
+    }
     if (keep != KEEP_NOTHING) {
         V(store_first)(aside->exps + i, n - i, term);
     }
@@ -551,7 +577,7 @@ XENT_INLINE void V(keep_skipped)(const struct V(span) * span, size_t n, size_t s
                                  REAL *exps) {
     const size_t i = skip / V(LANES) * V(LANES);
     const V(vec) low = V(load_masked_low)(span, n, i, treatment);
-    const V(vec) x = V(load_masked)(span->u, n, i, SIZE_MAX);
+    const V(vec) x = V(load_masked_from)(span, n, i, SIZE_MAX);
     REAL terms[V(LANES)];
     V(store)(terms, V(term)(V(exp_parts)(x, low, ref, treatment)));
     exps[skip] = terms[skip - i];
@@ -603,7 +629,7 @@ XENT_INLINE enum keeping V(keeping_for)(const struct xent_emission *emission) {
  *
  * A load that shares address bits 0 to 11 with a store just before it waits for that store. So the
  * stores must not go a little ahead of the logits, modulo a page: then they start further on. */
-XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const REAL *x, size_t n,
+XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const void *x, size_t n,
                                    enum keeping keep, struct V(aside) * aside) {
     const size_t lead = V(lead_of)(emission, n);
     V(emit_part)(emission, 0, lead);
@@ -627,15 +653,16 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const R
 
 XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t skip, double max,
                               struct xent_aside *aside, struct xent_sum *result,
-                              enum treatment treatment, enum keeping keep) {
+                              enum treatment treatment, enum keeping keep, enum xent_dtype from) {
     static const REAL zeros[XENT_BLOCK];
-    const struct V(span) span = {logits->u, logits->low ? logits->low : zeros};
+    const struct V(span) span = {logits->u, logits->low ? logits->low : zeros, from};
     const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
     const double scale = multiplies ? logits->scale : 1;
     const struct V(reference) ref = V(refer_to)((REAL)max, scale, result);
     struct V(aside) own = {
         .exps = aside->exps,
         .keeps_skip = aside->keeps_skip,
+        .looks = from == V(OWN) && !stores_halves(keep),
         .ahead = aside->ahead ? aside->ahead : span.u, /* at hand: looking is cheaper than asking */
         .ahead_max = V(set1)(-(REAL)INFINITY),
         .ahead_peaks = aside->ahead ? aside->ahead_peaks : NULL,
@@ -662,12 +689,13 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
 }
 
 /* A function for each, so that the loops test nothing and have the registers to themselves. */
-#define DEFINE_REDUCE(name, treatment, keep)                                                       \
+#define DEFINE_REDUCE_FROM(name, treatment, keep, from)                                            \
     static __attribute__((noinline)) void V(reduce_##name)(                                        \
         const struct xent_logits *logits, size_t n, size_t skip, double max,                       \
         struct xent_aside *aside, struct xent_sum *sum) {                                          \
-        V(reduce_as)(logits, n, skip, max, aside, sum, treatment, keep);                           \
+        V(reduce_as)(logits, n, skip, max, aside, sum, treatment, keep, from);                     \
     }
+#define DEFINE_REDUCE(name, treatment, keep) DEFINE_REDUCE_FROM(name, treatment, keep, V(OWN))
 DEFINE_REDUCE(as_is, AS_IS, KEEP_NOTHING)
 DEFINE_REDUCE(as_is_kept, AS_IS, KEEP_TERMS)
 DEFINE_REDUCE(as_is_with_offset, AS_IS, KEEP_WITH_OFFSET)
@@ -682,7 +710,10 @@ DEFINE_REDUCE(multiplied, MULTIPLIED, KEEP_NOTHING)
 DEFINE_REDUCE(multiplied_kept, MULTIPLIED, KEEP_TERMS)
 DEFINE_REDUCE(scaled, SCALED, KEEP_NOTHING)
 DEFINE_REDUCE(scaled_kept, SCALED, KEEP_TERMS)
+DEFINE_REDUCE_FROM(f16, AS_IS, KEEP_NOTHING, XENT_F16)
+DEFINE_REDUCE_FROM(bf16, AS_IS, KEEP_NOTHING, XENT_BF16)
 #undef DEFINE_REDUCE
+#undef DEFINE_REDUCE_FROM
 
 typedef void V(reduction)(const struct xent_logits *logits, size_t n, size_t skip, double max,
                           struct xent_aside *aside, struct xent_sum *sum);

@@ -1,28 +1,6 @@
 /* Contiguous numbers of the table's dtype on their way out, as any dtype, past the caches or not.
  * Included once per dtype; knows vectors and nothing else. */
 
-#ifndef XENT_TO_HALVES
-#    define XENT_TO_HALVES
-
-/* Doubles as halves, as f32_to_f16: rounded to floats first. */
-#    define DEFINE_TO_HALVES(name)                                                                 \
-        XENT_INLINE void f64_to_##name(char *p, f64_vec x) {                                       \
-            float floats[f32_LANES] = {0};                                                         \
-            uint16_t halves[f32_LANES];                                                            \
-            f64_to_floats(floats, x);                                                              \
-            f32_to_##name((char *)halves, f32_load(floats));                                       \
-            memcpy(p, halves, f64_LANES * sizeof halves[0]);                                       \
-        }                                                                                          \
-        XENT_INLINE void f64_put_##name(char *p, f64_vec x, bool stream) {                         \
-            (void)stream;                                                                          \
-            f64_to_##name(p, x);                                                                   \
-        }
-DEFINE_TO_HALVES(f16)
-DEFINE_TO_HALVES(bf16)
-#    undef DEFINE_TO_HALVES
-
-#endif
-
 /* What numbers are stored as is a constant of every loop: the table's dtype, or halves. */
 static const enum xent_dtype V(OWN) = sizeof(REAL) == sizeof(double) ? XENT_F64 : XENT_F32;
 
@@ -49,6 +27,15 @@ XENT_INLINE void V(put)(void *out, size_t i, V(vec) x, enum xent_dtype dtype, bo
     } else {
         V(store)((REAL *)(void *)p, x);
     }
+}
+
+/* A vector of values as they are stored: these, or what becomes of them in the room. */
+XENT_INLINE const void *V(as_stored)(const REAL *values, enum xent_dtype dtype, char *room) {
+    if (dtype == V(OWN)) {
+        return values;
+    }
+    V(put)(room, 0, V(load)(values), dtype, false);
+    return room;
 }
 
 /* Adds the first bytes of a block, fewer than a line has, to the line that the block before ended

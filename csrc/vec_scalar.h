@@ -126,14 +126,15 @@ XENT_INLINE void f64x2_to_floats(float *p, f64x2_vec x) {
 
 typedef uint16_t f32x4_halves __attribute__((vector_size(4 * sizeof(uint16_t))));
 
+/* As float_of_f16. */
 XENT_INLINE f32x4_vec f32x4_of_f16(const char *p) {
-    uint16_t halves[4];
-    memcpy(halves, p, sizeof halves);
-    f32x4_vec x;
-    for (int i = 0; i < 4; i++) {
-        x[i] = float_of_f16(halves[i]);
-    }
-    return x;
+    f32x4_halves halves;
+    memcpy(&halves, p, sizeof halves);
+    const f32x4_bits half = __builtin_convertvector(halves, f32x4_bits);
+    const f32x4_bits magnitude = (half & 0x7fff) << 13, sign = (half & 0x8000) << 16;
+    const f32x4_bits scaled = (f32x4_bits)((f32x4_vec)magnitude * 0x1p112f);
+    const f32x4_bits is_none = (f32x4_bits)(magnitude >= 0x0f800000);
+    return (f32x4_vec)((scaled & ~is_none) | ((magnitude | 0x7f800000) & is_none) | sign);
 }
 
 XENT_INLINE f32x4_vec f32x4_of_bf16(const char *p) {

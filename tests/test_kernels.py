@@ -146,18 +146,22 @@ HALF_OPTIONS = {
 @pytest.mark.parametrize("kind", HALF_OPTIONS)
 def test_halves_are_floats_rounded_once(half, rng, classes, kind):
     options = {name: value[:classes] if name == "weight" else value for name, value in HALF_OPTIONS[kind].items()}
-    x = (rng.normal(size=(9, classes)) * 6).astype(half)
+    x = (rng.normal(size=(12, classes)) * 6).astype(half)
+    target = rng.integers(classes, size=12)
     x[1] += half.type(1000)  # the largest is subtracted first
     x[2] = rng.choice(np.array([0, 30, -np.inf], half), size=classes)
     x[3, classes // 3] = np.nan
     x[4, classes // 2] = np.inf
-    target = rng.integers(classes, size=9)
+    x[5] = -abs(x[5])
+    x[6] = -np.inf
     x[7, target[7]] = np.inf
     x[8, -1] = 200  # no less is to be found where it is read
+    x[9] = -abs(x[9]) - half.type(300)
+    x[10, classes // 3] = -np.float32(np.nan)
     single = x.astype(np.float32)
-    upstream = rng.normal(size=9) * 1e4
-    upstream[5] = np.uint64(2**63 - 1).view(np.float64)  # a NaN of which rounding might make a number
-    upstream[6] = np.inf
+    upstream = rng.normal(size=12) * 1e4
+    upstream[0] = np.uint64(2**63 - 1).view(np.float64)  # a NaN of which rounding might make a number
+    upstream[11] = np.inf
     wider = np.empty(x.shape, np.float32)
 
     def check_rounded(values):
@@ -168,6 +172,11 @@ def test_halves_are_floats_rounded_once(half, rng, classes, kind):
         xent.cross_entropy_grad(x, target, grad_out=wider, **options, **given)
         np.testing.assert_array_equal(wider, xent.cross_entropy_grad(single, target, **options, **given))
         check_rounded(grad)
+    loss = xent.cross_entropy(single, target, reduction="none", **options)
+    anywhere = np.ndarray(x.shape, half, bytearray(x.nbytes + 1), offset=1)
+    anywhere[...] = x
+    for logits in (x, anywhere):
+        np.testing.assert_array_equal(xent.cross_entropy(logits, target, reduction="none", **options), loss)
     if kind in ("plain", "scale"):
         xent.softmax(x, out=wider, **options)
         check_rounded(xent.softmax(x, **options))
