@@ -404,12 +404,13 @@ XENT_INLINE V(vec)
     if (span->dtype == V(OWN)) {
         return V(load_masked)(span->u, n, i, skip);
     }
+    const size_t count = n - i < V(LANES) ? n - i : V(LANES);
     REAL lanes[V(LANES)];
     uint16_t halves[V(LANES)] = {0};
     const struct V(span) part = {halves, NULL, span->dtype};
-    memcpy(halves, (const char *)span->u + i * sizeof(uint16_t), (n - i) * sizeof(uint16_t));
+    memcpy(halves, (const char *)span->u + i * sizeof(uint16_t), count * sizeof(uint16_t));
     V(store)(lanes, V(load_from)(&part, 0));
-    return V(load_masked)(lanes, n - i, 0, skip - i); /* which wraps where it is before */
+    return V(load_masked)(lanes, count, 0, skip - i); /* which wraps where it is before */
 }
 
 XENT_INLINE enum xent_dtype V(stored_as)(enum keeping keep) {
