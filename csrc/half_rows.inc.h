@@ -24,8 +24,8 @@ XENT_INLINE struct halves_found look_at_halves(struct halves_found found, const 
     return found;
 }
 
-/* The largest of the halves but `skip`; NaN where it is infinite, or none, or one of them NaN
- * without a sign. A NaN with a sign does not count. */
+/* The largest of the halves but `skip`. NaN if there are none, or one is NaN without a sign; NaNs
+ * with one do not count. */
 static double largest_of_halves(const void *halves, enum xent_dtype dtype, size_t n, size_t skip) {
     const some_half *const h = halves;
     const size_t before = skip < n ? skip : n, after = skip < n ? skip + 1 : n;
@@ -33,8 +33,7 @@ static double largest_of_halves(const void *halves, enum xent_dtype dtype, size_
     found = look_at_halves(found, h, before);
     found = look_at_halves(found, h + after, n - after);
     const uint16_t largest = found.most < 0 ? found.least : (uint16_t)found.most;
-    const double x = (double)(dtype == XENT_F16 ? float_of_f16(largest) : float_of_bf16(largest));
-    return isfinite(x) ? x : NAN;
+    return (double)(dtype == XENT_F16 ? float_of_f16(largest) : float_of_bf16(largest));
 }
 
 #endif

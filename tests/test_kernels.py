@@ -159,6 +159,7 @@ def test_halves_are_floats_rounded_once(half, rng, classes, kind):
     x[8, -1] = 200  # no less is to be found where it is read
     x[9] = -abs(x[9]) - half.type(300)
     x[10, classes // 3] = -np.float32(np.nan)
+    x[11], target[11] = x[11] / half.type(64), classes - 1  # to be told from the others, after the last vector
     single = x.astype(np.float32)
     upstream = rng.normal(size=12) * 1e4
     upstream[0] = np.uint64(2**63 - 1).view(np.float64)  # a NaN of which rounding might make a number
