@@ -13,6 +13,7 @@
 #include "double_double.h"
 #include "exp_f32.h"
 #include "exp_f64.h"
+#include "halves.h"
 #include "kernels.h"
 
 #include <float.h>

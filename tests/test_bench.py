@@ -6,7 +6,9 @@ import json
 import math
 
 import pytest
-from build_core import build_core
+from build_core import build_core, isas_of
+from cross import NATIVE, Core
+from exp_exhaustive import compile_for
 
 import accuracy
 import cost_of_care
@@ -94,3 +96,8 @@ def test_marks(tmp_path):
 def test_careless_kernels_compile(tmp_path):
     csrc = cost_of_care.copy_sources(tmp_path, "careless")
     build_core(tmp_path, extra_flags=["-fsyntax-only"], csrc=csrc)  # whole, that takes a minute
+
+
+def test_the_exhaustive_test_of_exp_compiles(tmp_path):
+    for isa in isas_of():
+        compile_for(Core(isa, NATIVE), tmp_path)
