@@ -306,9 +306,9 @@ static bool is_marked(const struct xent_job *job, const struct row *row, size_t 
 /* Whether halves are reduced where they are, not by way of a buffer. */
 static bool reduces_halves(const struct xent_job *job) {
     const struct xent_problem *problem = job->problem;
-    const bool halves = problem->dtype == XENT_F16 || problem->dtype == XENT_BF16;
-    return halves && problem->logits_stride == (ptrdiff_t)sizeof(uint16_t) && !problem->swapped &&
-           !takes_notes(job) && !xent_has(job, VALUES);
+    return xent_is_half(problem->dtype) && !problem->swapped &&
+           problem->logits_stride == (ptrdiff_t)sizeof(uint16_t) && !takes_notes(job) &&
+           !xent_has(job, VALUES);
 }
 
 /* All that becomes of such a block. */

@@ -45,8 +45,8 @@ static void note_properties(struct xent_job *job) {
     const enum xent_dtype values = values_dtype(job);
     job->stores_in_place =
         values == xent_working_dtype(job) && xent_is_contiguous(job, problem->values_stride);
-    job->rounds_in_place = (values == XENT_F16 || values == XENT_BF16) &&
-                           problem->values_stride == (ptrdiff_t)sizeof(uint16_t);
+    job->rounds_in_place =
+        xent_is_half(values) && problem->values_stride == (ptrdiff_t)sizeof(uint16_t);
     /* Of second derivatives it is that of the largest class which has a factor 1 - q near zero. */
     const bool looks = xent_has(job, LABELS) || problem->output == XENT_LOG_SOFTMAX;
     job->keeps_largest = problem->evaluation || job->second || (!xent_has(job, TARGET) && looks);

@@ -29,6 +29,10 @@ struct xent_found {
     size_t count, classes[256];
 };
 
+static inline bool xent_is_half(enum xent_dtype dtype) {
+    return dtype == XENT_F16 || dtype == XENT_BF16;
+}
+
 /* Numbers a constant stride apart. */
 struct xent_strided {
     char *data;
@@ -256,8 +260,8 @@ struct xent_aside {
     KERNEL(reduce, void,                                                                           \
            (const struct xent_logits *logits, size_t n, size_t skip, double max,                   \
             struct xent_aside *aside, struct xent_sum *sum))                                       \
-    /* The same of contiguous halves in native byte order, of which nobody knows the largest; none \
-     * of the terms are kept. */                                                                   \
+    /* The same of contiguous halves in native byte order, of which nobody knows the largest; no   \
+     * terms are kept, and nothing is looked at ahead. */                                          \
     KERNEL(reduce_halves, void,                                                                    \
            (const struct xent_strided *from, size_t n, size_t skip, struct xent_aside *aside,      \
             struct xent_sum *sum))                                                                 \

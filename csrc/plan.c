@@ -43,10 +43,6 @@ static bool in_fresh_pages(const struct xent_problem *problem) {
     return xent_is_fresh(row);
 }
 
-static bool is_half(const struct xent_problem *problem) {
-    return problem->dtype == XENT_F16 || problem->dtype == XENT_BF16;
-}
-
 /* Whether rows that lie side by side can have these options. */
 static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
@@ -65,7 +61,7 @@ static bool takes_lanes(const struct xent_problem *problem) {
 
 static size_t size_of_value(const struct xent_problem *problem) {
     const size_t narrow =
-        is_half(problem) && !problem->wide_values ? sizeof(uint16_t) : sizeof(float);
+        xent_is_half(problem->dtype) && !problem->wide_values ? sizeof(uint16_t) : sizeof(float);
     return problem->dtype == XENT_F64 ? sizeof(double) : narrow;
 }
 

@@ -14,8 +14,8 @@ XENT_INLINE size_t V(lines_of)(size_t n, enum xent_dtype dtype) {
     return n / line * line;
 }
 
-/* A vector of numbers from the one at i on; halves of no NaN. Those that are streamed are aligned
- * to a line, or to half of one as halves: then the other half of the line follows. */
+/* A vector of numbers from the one at i on; of halves, no NaN but what arithmetic makes. Those that
+ * are streamed are aligned to a line, or to half of one as halves: then its other half follows. */
 XENT_INLINE void V(put)(void *out, size_t i, V(vec) x, enum xent_dtype dtype, bool stream) {
     char *const p = (char *)out + i * V(size_of)(dtype);
     if (dtype == XENT_F16) {
