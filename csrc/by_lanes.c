@@ -1,5 +1,6 @@
 /* Rows side by side in the lanes of vectors, a group of them at a time, in a tile of its own. Knows
  * neither the instruction set nor how threads are made. */
+#include "evaluate.h"
 #include "finish.h"
 #include "options.h"
 #include "parallel.h"
@@ -19,8 +20,9 @@ struct cells {
     char bytes[XENT_TILE_CLASSES * VECTOR > TILE ? XENT_TILE_CLASSES * VECTOR : TILE];
 };
 
-/* One thread's own memory. The last three are there with options, for second derivatives and for
- * numbers that are not the kernels' own only. */
+/* One thread's own memory. The last four are there with options, for second derivatives, for
+ * numbers that are not the kernels' own and for logits that are asked for beside their terms only.
+ */
 struct workspace {
     struct cells cells;
     struct xent_rows rows;
@@ -29,7 +31,7 @@ struct workspace {
     struct xent_edge edge; /* of the values, if they are streamed */
     struct weights *weights;
     struct second *second;
-    char *passage;
+    char *passage, *logits;
 };
 
 /* Distributions over the classes, that of the class kept apart being zero in its tile. */
@@ -46,7 +48,6 @@ struct weights {
     bool marks; /* there are masked classes, whose terms have to be known */
     double counts[XENT_ROWS];
     struct xent_lanes_less less; /* what every class gets of a row's label, and its labels */
-    struct cells logits;         /* only if it marks */
     struct labels labels;        /* if they are distributions */
 };
 
@@ -76,8 +77,13 @@ static bool writes_own(const struct xent_job *job, bool wide) {
 
 /* The sizes of the parts of a workspace. */
 struct layout {
-    size_t weights, second, passage;
+    size_t weights, second, passage, logits;
 };
+
+/* Whether logits may be asked for when they have become terms. */
+static bool keeps_logits(const struct xent_job *job) {
+    return job->shares || (job->problem->evaluation && job->problem->evaluation->entropy);
+}
 
 static struct layout layout_of(const struct xent_job *job) {
     const bool own = reads_own(job) && labels_are_own(job) && writes_own(job, false);
@@ -85,12 +91,14 @@ static struct layout layout_of(const struct xent_job *job) {
         .weights = job->options ? xent_whole_lines(sizeof(struct weights)) : 0,
         .second = job->second ? xent_whole_lines(sizeof(struct second)) : 0,
         .passage = own ? 0 : sizeof(struct cells),
+        .logits = keeps_logits(job) ? sizeof(struct cells) : 0,
     };
 }
 
 size_t xent_lanes_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
-    return xent_whole_lines(sizeof(struct workspace)) + size.weights + size.second + size.passage;
+    return xent_whole_lines(sizeof(struct workspace)) + size.weights + size.second + size.passage +
+           size.logits;
 }
 
 /* Lanes without a row are computed, too. */
@@ -106,10 +114,13 @@ static struct workspace *workspace_of(const struct xent_job *job, int member) {
     const struct layout size = layout_of(job);
     const size_t weights = xent_whole_lines(sizeof *work);
     const size_t second = weights + size.weights, passage = second + size.second;
+    const size_t logits = passage + size.passage;
     work->weights = job->options ? (struct weights *)(void *)(p + weights) : NULL;
     work->second = job->second ? (struct second *)(void *)(p + second) : NULL;
     work->passage = size.passage ? p + passage : NULL;
+    work->logits = size.logits ? p + logits : NULL;
     if (job->options) {
+        memset(work->target, 0, sizeof work->target); /* in case rows have none */
         memset(&work->weights->less, 0, sizeof work->weights->less);
         work->weights->less.weights = job->options->class_weight;
     }
@@ -270,6 +281,10 @@ static void take_distributions(const struct xent_job *job, const struct group *g
     work->weights->less.labels = &labels->tile;
 }
 
+static void keep_logits(const struct xent_tile *tile, struct workspace *work) {
+    memcpy(work->logits, tile->cells, tile->classes * (size_t)tile->pitch);
+}
+
 /* A row's sums over the classes but its target, each times a coefficient. Zero times infinity is
  * zero. */
 static double times(double coefficient, double sum) {
@@ -315,7 +330,7 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
         }
     }
     if (weights->marks) {
-        memcpy(&weights->logits, tile->cells, tile->classes * (size_t)tile->pitch);
+        keep_logits(tile, work);
     }
 }
 
@@ -324,11 +339,11 @@ static void take_rows(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
     if (xent_has(job, TARGET) && !job->keeps_largest) {
         take_labels(job, group, work->target, work->weights);
-    } else if (has_target(job)) {
+    } else if (job->request.options) {
+        take_weights(job, group, NULL, work->weights);
+    }
+    if (job->keeps_largest) {
         job->kernels->lanes_largest(&group->tile, work->target);
-        if (job->dense_labels) {
-            take_weights(job, group, NULL, work->weights);
-        }
     }
     if (has_target(job)) {
         job->kernels->lanes_take(&group->tile, work->target, work->rows.target_logit);
@@ -364,7 +379,7 @@ static void emit_shared(const struct xent_job *job, const struct group *group,
                         struct workspace *work) {
     const struct xent_tile *const tile = &group->tile;
     struct weights *const weights = work->weights;
-    const struct xent_tile logits = {weights->logits.bytes, tile->rows, tile->classes, tile->pitch};
+    const struct xent_tile logits = {work->logits, tile->rows, tile->classes, tile->pitch};
     for (size_t k = 0; weights->marks && k < tile->classes; k++) {
         job->kernels->mark(line_of(tile, k), tile->rows, line_of(&logits, k));
     }
@@ -377,11 +392,12 @@ static void emit_shared(const struct xent_job *job, const struct group *group,
 }
 
 /* The values take the place of what reduce has left in the tile.
- * log q_j = (x_j - x_m) - loss_m with x_m the largest: both are negative, so nothing cancels. */
+ * log q_j = (z_j - z_m) - loss_m with z_m the largest: both are negative, so nothing cancels. */
 static void emit(const struct xent_job *job, const struct group *group, struct workspace *work) {
     if (job->problem->output == XENT_LOG_SOFTMAX) {
         job->kernels->lanes_put(&group->tile, work->target, work->rows.target_logit);
-        job->kernels->lanes_emit_shifted(&group->tile, work->rows.target_logit, work->rows.loss);
+        job->kernels->lanes_emit_shifted(&group->tile, job->request.scale, work->rows.target_logit,
+                                         work->rows.loss);
         return;
     }
     job->finish->factors(&work->rows, group->tile.rows, job->single, &work->factors);
@@ -467,8 +483,16 @@ static void emit_second(const struct xent_job *job, const struct group *group,
 static void run_group(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
     const struct xent_problem *problem = job->problem;
-    const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX;
+    const struct xent_evaluation *const evaluation = problem->evaluation;
+    const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX ||
+                           (evaluation && evaluation->entropy);
     load(job, group, work);
+    if (evaluation) {
+        xent_look_at_rows(job, &group->at, group->first, &group->tile);
+        if (evaluation->entropy) {
+            keep_logits(&group->tile, work);
+        }
+    }
     if (job->second) {
         take_second(job, group, work);
     }
@@ -476,6 +500,11 @@ static void run_group(const struct xent_job *job, const struct group *group,
     job->kernels->lanes_reduce(&group->tile, job->request.scale, from_exps, &work->rows);
     if (job->request.options) {
         pass_over_rows(group, work);
+    }
+    if (evaluation) {
+        const struct xent_tile *const tile = &group->tile;
+        const struct xent_tile logits = {work->logits, tile->rows, tile->classes, tile->pitch};
+        xent_evaluate_rows(job, group->first, tile, &logits, work->target, &work->rows);
     }
     xent_finish_rows(job, &work->rows, group->first, group->tile.rows);
     if (xent_has(job, VALUES)) {

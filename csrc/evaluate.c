@@ -243,6 +243,69 @@ void xent_evaluate_row(const struct xent_job *job, const struct xent_place *at, 
     rows->target_low[lane] = kept->low; /* without options, too */
 }
 
+/* The first classes one by one: each is taken out of the tile, and put back in the end. */
+static void list_rows(const struct xent_job *job, size_t first, const struct xent_tile *tile) {
+    const struct xent_evaluation *to = job->problem->evaluation;
+    const size_t most = most_listed(job);
+    double *const logits = to->top_log_probs + first * to->top_k;
+    int64_t *const classes = to->top_classes + first * to->top_k;
+    size_t class[XENT_ROWS];
+    double logit[XENT_ROWS];
+    for (size_t k = 0; k < to->top_k; k++) {
+        if (k < most) {
+            job->kernels->lanes_largest(tile, class);
+            job->kernels->lanes_take(tile, class, logit);
+        }
+        for (size_t i = 0; i < tile->rows; i++) {
+            logits[i * to->top_k + k] = k < most ? logit[i] : -INFINITY;
+            classes[i * to->top_k + k] = k < most ? (int64_t)class[i] : -1;
+        }
+    }
+    for (size_t k = most; k-- > 0;) { /* what was taken first last: -inf may be taken again */
+        for (size_t i = 0; i < tile->rows; i++) {
+            logit[i] = logits[i * to->top_k + k];
+            class[i] = (size_t)classes[i * to->top_k + k];
+        }
+        job->kernels->lanes_put(tile, class, logit);
+    }
+}
+
+void xent_look_at_rows(const struct xent_job *job, const struct xent_place *at, size_t first,
+                       const struct xent_tile *logits) {
+    const struct xent_evaluation *to = job->problem->evaluation;
+    size_t label[XENT_ROWS];
+    if (to->log_prob || to->rank) {
+        xent_read_classes(job, xent_address(job, TARGET, at), logits->rows, label);
+    }
+    if (to->log_prob) {
+        job->kernels->lanes_take(logits, label, to->log_prob + first);
+        job->kernels->lanes_put(logits, label, to->log_prob + first);
+    }
+    if (to->rank) {
+        job->kernels->lanes_before(logits, label, to->rank + first);
+    }
+    if (to->top_k > 0) {
+        list_rows(job, first, logits);
+    }
+}
+
+void xent_evaluate_rows(const struct xent_job *job, size_t first, const struct xent_tile *terms,
+                        const struct xent_tile *logits, const size_t *kept,
+                        struct xent_rows *rows) {
+    const struct xent_evaluation *to = job->problem->evaluation;
+    for (size_t i = 0; i < terms->rows; i++) {
+        rows->target_low[i] = 0; /* without options, too */
+        if (to->argmax) {
+            to->argmax[first + i] = (int64_t)kept[i];
+        }
+    }
+    if (to->entropy) {
+        job->kernels->lanes_spread_terms(terms, logits, job->request.scale, rows);
+        memcpy(rows->below_exponent, rows->exponent, sizeof rows->exponent);
+        memcpy(rows->below_shift, rows->shift, sizeof rows->shift);
+    }
+}
+
 /* ln q = (z - z_m) - loss_m, as in log_softmax: nothing cancels. */
 static double log_prob_of(const struct xent_rows *rows, size_t lane, double logit, double scale) {
     const double below = (rows->target_logit[lane] - logit) + rows->target_low[lane];

@@ -68,6 +68,14 @@ void xent_evaluate_row(const struct xent_job *job, const struct xent_place *at, 
                        const struct xent_note *kept, struct xent_best *best, struct xent_rows *rows,
                        size_t lane);
 
+/* The same of rows side by side, the first of which has that index: of their logits, and of the
+ * terms that reduce has left of all but `kept`, with the logits as they were. The terms are there
+ * for the entropy only. */
+void xent_look_at_rows(const struct xent_job *job, const struct xent_place *at, size_t first,
+                       const struct xent_tile *logits);
+void xent_evaluate_rows(const struct xent_job *job, size_t first, const struct xent_tile *terms,
+                        const struct xent_tile *logits, const size_t *kept, struct xent_rows *rows);
+
 /* Completes so many rows that are finished, the first of which has that index. */
 void xent_finish_evaluation(const struct xent_job *job, struct xent_rows *rows, size_t first,
                             size_t count);

@@ -309,6 +309,10 @@ struct xent_aside {
     KERNEL(lanes_take, void, (const struct xent_tile *tile, const size_t *target, double *logits)) \
     KERNEL(lanes_put, void,                                                                        \
            (const struct xent_tile *tile, const size_t *target, const double *values))             \
+    /* How many classes of every row are before its target: larger, or as large and of a lower     \
+     * number. */                                                                                  \
+    KERNEL(lanes_before, void,                                                                     \
+           (const struct xent_tile *tile, const size_t *target, int64_t *before))                  \
     /* The sums over all classes, `scale` times the logits; the terms take their place if `keep`.  \
      */                                                                                            \
     KERNEL(lanes_reduce, void,                                                                     \
@@ -320,6 +324,11 @@ struct xent_aside {
     KERNEL(lanes_spread, void,                                                                     \
            (const struct xent_tile *tile, const struct xent_tile *labels, const double *weights,   \
             struct xent_rows *rows, double *counts))                                               \
+    /* What spread_terms gives, as `below`: of terms, and of logits that are no larger than        \
+     * `target_logit`. */                                                                          \
+    KERNEL(lanes_spread_terms, void,                                                               \
+           (const struct xent_tile *terms, const struct xent_tile *logits, double scale,           \
+            struct xent_rows *rows))                                                               \
     /* As lanes_emit, but less what `less` says. */                                                \
     KERNEL(lanes_emit_less, void,                                                                  \
            (const struct xent_tile *tile, const struct xent_factors *factors,                      \
@@ -327,7 +336,7 @@ struct xent_aside {
     /* The gradient takes the place of the terms. */                                               \
     KERNEL(lanes_bend, void, (const struct xent_tile *tile, const struct xent_lanes_bend *bend))   \
     KERNEL(lanes_emit_shifted, void,                                                               \
-           (const struct xent_tile *tile, const double *high, const double *low))                  \
+           (const struct xent_tile *tile, double scale, const double *high, const double *low))    \
     KERNEL(lanes_store, void,                                                                      \
            (const struct xent_tile *tile, struct xent_cells values, struct xent_edge *edge))
 

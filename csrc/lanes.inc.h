@@ -229,6 +229,40 @@ static void V(lanes_put)(const struct xent_tile *tile, const size_t *target, con
     }
 }
 
+/* The targets of a vector of rows, or what `classes` are of lanes without a row. */
+struct V(targets) {
+    V(vec) logits, classes;
+};
+
+XENT_INLINE struct V(targets)
+    V(targets_of)(const struct xent_tile *tile, const size_t *target, size_t row) {
+    REAL logits[V(LANES)] = {0}, classes[V(LANES)] = {0};
+    for (size_t i = 0; i < V(LANES) && row + i < tile->rows; i++) {
+        logits[i] = *V(tile_at)(tile, target[row + i], row + i);
+        classes[i] = (REAL)target[row + i];
+    }
+    return (struct V(targets)){V(load)(logits), V(load)(classes)};
+}
+
+static void V(lanes_before)(const struct xent_tile *tile, const size_t *target, int64_t *before) {
+    const V(vec) zero = V(set1)(0), one = V(set1)(1);
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        const struct V(targets) targets = V(targets_of)(tile, target, row);
+        V(vec) count = zero;
+        for (size_t k = 0; k < tile->classes; k++) {
+            const V(vec) x = V(load)(V(tile_at)(tile, k, row));
+            const V(vec) above = V(less)(targets.logits, x, one, zero);
+            const V(vec) no_less = V(less)(x, targets.logits, zero, one);
+            count = V(add)(count, V(less)(V(set1)((REAL)k), targets.classes, no_less, above));
+        }
+        REAL lanes[V(LANES)];
+        V(store)(lanes, count);
+        for (size_t i = 0; i < V(LANES) && row + i < tile->rows; i++) {
+            before[row + i] = (int64_t)lanes[i];
+        }
+    }
+}
+
 /* What each lane's exponentials are relative to, given its largest class: as V(refer_to). */
 XENT_INLINE void V(refer_lanes_to)(V(vec) m, double scale, enum treatment treatment,
                                    struct xent_rows *rows, size_t row, struct V(reference) * ref) {
@@ -364,13 +398,14 @@ static void V(lanes_emit_less)(const struct xent_tile *tile, const struct xent_f
     }
 }
 
-static void V(lanes_emit_shifted)(const struct xent_tile *tile, const double *high,
+static void V(lanes_emit_shifted)(const struct xent_tile *tile, double scale, const double *high,
                                   const double *low) {
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        const V(vec) a = V(of_doubles)(high + row), b = V(of_doubles)(low + row);
+        const struct V(line) line =
+            V(line_of)(scale, V(of_doubles)(high + row), V(of_doubles)(low + row));
         for (size_t k = 0; k < tile->classes; k++) {
             REAL *const x = V(tile_at)(tile, k, row);
-            V(store)(x, V(sub)(V(sub)(V(load)(x), a), b));
+            V(store)(x, V(on_line)(V(load)(x), &line));
         }
     }
 }
@@ -405,6 +440,21 @@ static void V(lanes_spread)(const struct xent_tile *tile, const struct xent_tile
                             const double *weights, struct xent_rows *rows, double *counts) {
     for (size_t row = 0; row < tile->rows; row += f64_LANES) {
         V(spread_rows)(tile, row, labels, weights, rows, counts);
+    }
+}
+
+static void V(lanes_spread_terms)(const struct xent_tile *terms, const struct xent_tile *logits,
+                                  double scale, struct xent_rows *rows) {
+    const vec zero = number(0), unit = number(scale / V(ONE_WITH_HEADROOM));
+    for (size_t row = 0; row < terms->rows; row += f64_LANES) {
+        const vec top = f64_load(rows->target_logit + row);
+        vec sum = zero;
+        for (size_t k = 0; k < terms->classes; k++) {
+            const vec e = V(widen)(V(tile_at)(terms, k, row));
+            const vec below = f64_sub(top, V(widen)(V(tile_at)(logits, k, row)));
+            sum = f64_fma(e, f64_less(zero, e, below, zero), sum); /* zero times infinity is zero */
+        }
+        f64_store(rows->below + row, f64_mul(sum, unit));
     }
 }
 

@@ -48,15 +48,13 @@ static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool only_weighs = options->label_smoothing == 0 && options->z_loss == 0 &&
                              options->scale == 1 && !options->mask.data;
-    const bool integers = problem->target.data;
-    const bool dense = options->labels.probabilities.data && !options->labels.indices.data;
-    return options->softcap == 0 &&
-           (problem->curvature.data ? integers && only_weighs : integers || dense);
+    return options->softcap == 0 && !options->labels.indices.data &&
+           (!problem->curvature.data || (problem->target.data && only_weighs));
 }
 
 static bool takes_lanes(const struct xent_problem *problem) {
     return problem->classes <= XENT_TILE_CLASSES && (!problem->options || lanes_take(problem)) &&
-           problem->output != XENT_PRODUCT && !problem->evaluation && !problem->statistics;
+           problem->output != XENT_PRODUCT && !problem->statistics;
 }
 
 static size_t size_of_value(const struct xent_problem *problem) {

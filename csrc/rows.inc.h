@@ -791,6 +791,11 @@ struct V(line) {
     V(vec) high, scale, scale_low, low;
 };
 
+XENT_INLINE struct V(line) V(line_of)(double scale, V(vec) high, V(vec) low) {
+    const REAL first = (REAL)scale, rest = (REAL)(scale - (double)first);
+    return (struct V(line)){high, V(set1)(first), V(set1)(rest), low};
+}
+
 XENT_INLINE V(vec) V(on_line)(V(vec) u, const struct V(line) * line) {
     const V(vec) d = V(sub)(u, line->high);
     const V(vec) finite = V(max)(V(set1)(-0x1p60), d); /* infinity times zero is no number */
@@ -801,10 +806,7 @@ static void V(emit_shifted)(const struct xent_logits *logits, size_t n, double h
                             void *values) {
     const REAL *const u = logits->u;
     REAL *const out = values;
-    const REAL scale = (REAL)logits->scale;
-    const struct V(line)
-        line = {V(set1)((REAL)high), V(set1)(scale), V(set1)((REAL)(logits->scale - (double)scale)),
-                V(set1)((REAL)low)};
+    const struct V(line) line = V(line_of)(logits->scale, V(set1)((REAL)high), V(set1)((REAL)low));
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
         V(store)(out + i, V(on_line)(V(load)(u + i), &line));
