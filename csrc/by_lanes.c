@@ -71,6 +71,9 @@ static bool labels_are_own(const struct xent_job *job) {
     return !labels || (labels->dtype == xent_working_dtype(job) && !labels->swapped);
 }
 
+/* A tile has room for labels that are listed, as distributions over all classes. */
+static bool has_labels(const struct xent_job *job) { return xent_has(job, LABELS); }
+
 static bool writes_own(const struct xent_job *job, bool wide) {
     return xent_working_dtype(job) == job->problem->dtype || wide;
 }
@@ -257,21 +260,80 @@ static void take_labels(const struct xent_job *job, const struct group *group, s
     }
 }
 
+/* What row i's listed classes lack of one goes to those that are neither listed nor masked. */
+static void share_tail(const struct xent_job *job, const struct xent_tile *labels, size_t i,
+                       double tail, const bool *listed, const struct xent_tile *logits,
+                       const struct workspace *work) {
+    bool shares[XENT_TILE_CLASSES];
+    size_t count = 0;
+    for (size_t k = 0; k < labels->classes; k++) {
+        const double logit = k == work->target[i]
+                                 ? work->rows.target_logit[i]
+                                 : xent_real(job, line_of(logits, k) + i * job->itemsize);
+        shares[k] = !listed[k] && !(logit == -INFINITY);
+        count += shares[k];
+    }
+    for (size_t k = 0; k < labels->classes; k++) {
+        if (shares[k]) {
+            xent_set_real(job, line_of(labels, k) + i * job->itemsize, tail / (double)count);
+        }
+    }
+}
+
+/* The labels of row i, which lists some classes, to a tile of zeros. */
+static void place_listed(const struct xent_job *job, const struct xent_place *at,
+                         const struct xent_tile *labels, size_t i, const struct xent_tile *logits,
+                         const struct workspace *work) {
+    const struct xent_labels *const given = &job->options->labels;
+    bool listed[XENT_TILE_CLASSES] = {false};
+    double sum = 0;
+    struct xent_listing listing;
+    for (size_t begin = 0; begin < given->listed; begin += listing.count) {
+        xent_read_listing(job, at, begin, &listing);
+        for (size_t n = 0; n < listing.count; n++) {
+            char *const cell = line_of(labels, listing.class[n]) + i * job->itemsize;
+            xent_set_real(job, cell, xent_real(job, cell) + listing.probability[n]);
+            listed[listing.class[n]] = true;
+            sum += listing.probability[n];
+        }
+    }
+    if (given->spread_tail && sum < 1) {
+        share_tail(job, labels, i, 1 - sum, listed, logits, work);
+    }
+}
+
+/* The labels of all rows to their tile. */
+static void load_labels(const struct xent_job *job, const struct group *group,
+                        struct workspace *work, const struct xent_tile *labels) {
+    const struct xent_labels *const given = &job->options->labels;
+    const struct xent_tile *const tile = &group->tile;
+    if (job->listed_labels) {
+        struct xent_place at = group->at;
+        memset(labels->cells, 0, labels->classes * (size_t)labels->pitch);
+        for (size_t i = 0; i < tile->rows; i++) {
+            place_listed(job, &at, labels, i, tile, work);
+            at.offset[LABELS] += xent_stride(job, LABELS);
+            at.offset[INDICES] += xent_stride(job, INDICES);
+        }
+        return;
+    }
+    struct xent_cells cells = cells_of(job, LABELS, group, given->probabilities_stride);
+    if (!labels_are_own(job)) {
+        cells = read_cells(job, cells, given->dtype, given->swapped, tile, work->passage);
+    }
+    job->kernels->lanes_load(labels, cells);
+}
+
 /* The labels' tile, and what there is to know of it. */
 static void take_distributions(const struct xent_job *job, const struct group *group,
                                struct workspace *work) {
     static const double zeros[XENT_ROWS];
-    const struct xent_labels *const given = &job->options->labels;
     const struct xent_tile *const tile = &group->tile;
     struct xent_rows *const rows = &work->rows;
     struct labels *const labels = &work->weights->labels;
     labels->tile = *tile;
     labels->tile.cells = labels->cells.bytes;
-    struct xent_cells cells = cells_of(job, LABELS, group, given->probabilities_stride);
-    if (!labels_are_own(job)) {
-        cells = read_cells(job, cells, given->dtype, given->swapped, tile, work->passage);
-    }
-    job->kernels->lanes_load(&labels->tile, cells);
+    load_labels(job, group, work, &labels->tile);
     job->kernels->lanes_take(&labels->tile, work->target, labels->of_kept);
     job->kernels->lanes_put(&labels->tile, work->target, zeros);
     job->kernels->lanes_spread(tile, &labels->tile, job->options->class_weight, rows,
@@ -298,7 +360,7 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
     const struct xent_tile *const tile = &group->tile;
     struct weights *const weights = work->weights;
     struct xent_rows *const rows = &work->rows;
-    if (job->dense_labels) {
+    if (has_labels(job)) {
         take_distributions(job, group, work);
     }
     if (job->shares) {
@@ -311,7 +373,7 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
         const struct xent_coefficients c =
             xent_coefficients_of(options, weights->of_row[i], unmasked);
         const double of_target = xent_class_weight(job, work->target[i]);
-        const double label = job->dense_labels ? weights->labels.of_kept[i] * of_target : of_target;
+        const double label = has_labels(job) ? weights->labels.of_kept[i] * of_target : of_target;
         rows->own[i] = times(c.labels, label) + (present ? c.weights * of_target : 0);
         rows->square[i] = weights->of_row[i] * options->z_loss;
         rows->target_slope[i] = 1;
@@ -321,7 +383,7 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
             rows->rest[i] = times(c.weights, rows->rest[i]);
             rows->spread[i] = times(c.weights, rows->spread[i]);
         }
-        if (job->dense_labels) {
+        if (has_labels(job)) {
             const double rest = times(c.labels, weights->labels.rest[i]);
             const double spread = times(c.labels, weights->labels.spread[i]);
             weights->less.by_labels[i] = c.labels;
@@ -401,7 +463,7 @@ static void emit(const struct xent_job *job, const struct group *group, struct w
         return;
     }
     job->finish->factors(&work->rows, group->tile.rows, job->single, &work->factors);
-    if (job->shares || job->dense_labels) {
+    if (job->shares || has_labels(job)) {
         emit_shared(job, group, work);
     } else {
         job->kernels->lanes_emit(&group->tile, &work->factors);

@@ -156,10 +156,21 @@ static void add_listed(const struct xent_job *job, const struct xent_place *at, 
     listed->weight[k] = known ? known->weight : xent_class_weight(job, class);
 }
 
+void xent_read_listing(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                       struct xent_listing *listing) {
+    const size_t left = job->options->labels.listed - begin;
+    double buffer[XENT_LISTED_AT_ONCE];
+    listing->count = left < XENT_LISTED_AT_ONCE ? left : XENT_LISTED_AT_ONCE;
+    xent_read_indices(job, at, begin, listing->count, listing->class);
+    const char *const p = xent_load_labels(job, at, begin, listing->count, (char *)buffer);
+    for (size_t i = 0; i < listing->count; i++) {
+        listing->probability[i] = xent_real(job, p + i * job->itemsize);
+    }
+}
+
 /* Each class once, with the sum of its probabilities; returns the sum of all. */
 static double read_listed(const struct xent_job *job, const struct xent_place *at,
                           const struct xent_listed_class *known, struct xent_listed *listed) {
-    enum { MANY = 64 };
     if (xent_has(job, TARGET)) {
         listed->count = 0;
         add_listed(job, at, xent_read_class(job, at), NULL, listed);
@@ -167,22 +178,19 @@ static double read_listed(const struct xent_job *job, const struct xent_place *a
         return 1;
     }
     double sum = 0;
-    const size_t all = job->options->labels.listed;
     listed->count = 0;
-    for (size_t begin = 0; begin < all; begin += MANY) {
-        const size_t n = all - begin < MANY ? all - begin : MANY;
-        size_t class[MANY];
-        double buffer[MANY];
-        xent_read_indices(job, at, begin, n, class);
-        const char *p = xent_load_labels(job, at, begin, n, (char *)buffer);
-        for (size_t i = 0; i < n; i++) {
-            const double probability = xent_real(job, p + i * job->itemsize);
+    struct xent_listing listing;
+    for (size_t begin = 0; begin < job->options->labels.listed; begin += listing.count) {
+        xent_read_listing(job, at, begin, &listing);
+        for (size_t i = 0; i < listing.count; i++) {
+            const double probability = listing.probability[i];
+            const size_t class = listing.class[i];
             size_t k = 0;
-            while (k < listed->count && listed->class[k] != class[i]) {
+            while (k < listed->count && listed->class[k] != class) {
                 k++;
             }
             if (k == listed->count) {
-                add_listed(job, at, class[i], known ? &known[begin + i] : NULL, listed);
+                add_listed(job, at, class, known ? &known[begin + i] : NULL, listed);
             }
             listed->coefficient[k] += probability;
             sum += probability;

@@ -50,6 +50,16 @@ double xent_denominator(const struct xent_job *job);
 /* How many classes labels list: a target is one, where it is not kept apart. */
 size_t xent_listed_labels(const struct xent_job *job);
 
+/* Some of what a row's label lists, from `begin` on. */
+enum { XENT_LISTED_AT_ONCE = 64 };
+struct xent_listing {
+    size_t count, class[XENT_LISTED_AT_ONCE];
+    double probability[XENT_LISTED_AT_ONCE];
+};
+
+void xent_read_listing(const struct xent_job *job, const struct xent_place *at, size_t begin,
+                       struct xent_listing *listing);
+
 /* Notes of a block what its row's coefficients need: `top` and `kept`, an index into the block or
  * XENT_NO_CLASS, are noted with the rest. The note is written where it stays: a copy of what was
  * just written in parts would wait for the stores, also those past the caches. */

@@ -48,7 +48,7 @@ static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool only_weighs = options->label_smoothing == 0 && options->z_loss == 0 &&
                              options->scale == 1 && !options->mask.data;
-    return options->softcap == 0 && !options->labels.indices.data &&
+    return options->softcap == 0 &&
            (!problem->curvature.data || (problem->target.data && only_weighs));
 }
 

@@ -81,14 +81,18 @@ static enum xent_status check_targets(const struct xent_job *job, size_t *bad_ro
 
 /* And every class that a label lists. */
 static enum xent_status check_listed(const struct xent_job *job, struct xent_problem *problem) {
+    enum { MANY = 64 };
+    const size_t listed = job->options->labels.listed;
     struct xent_cursor at = xent_at_row(job, 0);
     for (size_t row = 0; row < job->rows; row++) {
-        for (size_t i = 0; i < job->options->labels.listed; i++) {
-            size_t class;
-            xent_read_indices(job, &at.place, i, 1, &class);
-            if (class >= count_classes(job)) {
+        for (size_t begin = 0, n; begin < listed; begin += n) {
+            size_t class[MANY];
+            n = listed - begin < MANY ? listed - begin : MANY;
+            xent_read_indices(job, &at.place, begin, n, class);
+            const size_t bad = find_bad(job, class, n);
+            if (bad < n) {
                 problem->bad_row = row;
-                problem->bad_label = i;
+                problem->bad_label = begin + bad;
                 return XENT_TARGET_OUT_OF_RANGE;
             }
         }
