@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +17,15 @@ from xent._bench import LOGITS_SPREAD
 CLASS_AXIS = 1  # of every array of logits here
 CHECKED_CLASSES = 32
 REFERENCE_ELEMENTS = 1 << 20
-DTYPES: dict[str, type[np.float32 | np.float64]] = {"f32": np.float32, "f64": np.float64}
 
+Dtype = Literal["bf16", "f32", "f64"]
+DTYPES: dict[Dtype, np.dtype[Any]] = {
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+}
+# How far others may be off and still compute the same thing: of bfloat16, their sums are rounded to it, too.
+TOLERANCES: dict[Dtype, float] = {"bf16": 0.03, "f32": 1e-4, "f64": 1e-4}
 Operation = Literal["forward", "fused", "backward"]
 Results = Literal["", "given", "fresh", "in place"]
 
@@ -27,7 +35,7 @@ class Logits:
     """Random logits: their shape, with the classes on axis 1, their dtype and their memory order."""
 
     shape: tuple[int, ...]
-    dtype: Literal["f32", "f64"] = "f32"
+    dtype: Dtype = "f32"
     order: Literal["C", "F"] = "C"
 
     def __str__(self) -> str:
@@ -52,14 +60,16 @@ class Logits:
     @property
     def nbytes(self) -> int:
         """The size of the array."""
-        return self.size * np.dtype(DTYPES[self.dtype]).itemsize
+        return self.size * DTYPES[self.dtype].itemsize
 
     def generate(self, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return the logits and the targets, which the seed determines."""
         rng = np.random.default_rng(seed)
         stored_shape = self.shape[::-1] if self.order == "F" else self.shape
-        stored = rng.standard_normal(stored_shape, dtype=DTYPES[self.dtype])
+        drawn = np.float64 if self.dtype == "f64" else np.float32
+        stored: NDArray[Any] = rng.standard_normal(stored_shape, dtype=drawn)
         stored *= LOGITS_SPREAD
+        stored = stored.astype(DTYPES[self.dtype], copy=False)
         rows = self.shape[:CLASS_AXIS] + self.shape[CLASS_AXIS + 1 :]
         return stored.T if self.order == "F" else stored, rng.integers(self.classes, size=rows)
 
@@ -114,6 +124,7 @@ ALL_LOGITS = (
     *(Logits((65_536, classes)) for classes in (2, 3, 10, 17, 64)),
     Logits((1, 128_256)),
     Logits((64, 10)),
+    Logits((1_024, 32_768), "bf16"),
     Logits((1_024, 32_768), "f64"),
     Logits((32, 21, 256, 256)),
     Logits((65_536, 10), order="F"),
@@ -162,8 +173,9 @@ class Truth:
         grad = reference.cross_entropy_grad(first, target.flat[:1], axis=CLASS_AXIS, grad_output=1 / target.size)
         return cls(float(total) / target.size, first_row(grad))
 
-    def agrees(self, loss: float | None, grad: list[float] | None, tolerance: float = 1e-4) -> bool:
+    def agrees(self, loss: float | None, grad: list[float] | None, dtype: Dtype = "f32") -> bool:
         """Tell whether a peer computes the same thing; it may be far less accurate than xent."""
+        tolerance = TOLERANCES[dtype]
         smallest = tolerance * max(map(abs, self.grad))
         same_grad = grad is None or np.allclose(grad, self.grad, rtol=tolerance, atol=smallest)
         return same_grad and (loss is None or math.isclose(loss, self.loss, rel_tol=tolerance))

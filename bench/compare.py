@@ -187,7 +187,7 @@ class Session:
                 answer = worker.hear()
                 if "unable" in answer:
                     continue
-                if not expected.agrees(answer["loss"], answer["grad"]):
+                if not expected.agrees(answer["loss"], answer["grad"], case.logits.dtype):
                     raise PeerFailedError(f"computes something else in {case}: {answer}, expected {expected}")
             except PeerFailedError as error:
                 self.drop(worker, str(error))

@@ -18,12 +18,16 @@ class Torch(Peer):
 
     name = "torch"
     packages = ("torch",)
+    dtypes = ("bf16", "f32", "f64")
 
     def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
         super().__init__(logits, target, threads)
         self.torch = import_module("torch")
         self.torch.set_num_threads(threads)
-        self.tensor = self.torch.from_numpy(logits).requires_grad_()
+        if logits.dtype.itemsize == 2:  # NumPy's bfloat16 has no name there
+            self.tensor = self.torch.from_numpy(logits.view(np.uint16)).view(self.torch.bfloat16).requires_grad_()
+        else:
+            self.tensor = self.torch.from_numpy(logits).requires_grad_()
         self.labels = self.torch.from_numpy(target)
         self.function = import_module("torch.nn.functional").cross_entropy
 
@@ -36,6 +40,12 @@ class Torch(Peer):
         loss = self.function(self.tensor, self.labels)
         loss.backward()
         return loss.detach(), self.tensor.grad
+
+    def loss_and_grad(self, result: Any) -> tuple[float | None, NDArray[Any] | None]:
+        """Return the result as NumPy has it; bfloat16 as float32."""
+        loss, grad = result if isinstance(result, tuple) else (result, None)
+        wide = None if grad is None else grad.float() if grad.dtype == self.torch.bfloat16 else grad
+        return super().loss_and_grad(loss if wide is None else (loss, wide))
 
 
 class TorchCompile(Torch):
@@ -54,6 +64,7 @@ class Jax(Peer):
 
     name = "jax"
     packages = ("jax", "optax")
+    dtypes = ("bf16", "f32", "f64")
 
     def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
         super().__init__(logits, target, threads)

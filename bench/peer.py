@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cases import DTYPES, Dtype
+
 
 class UnableError(Exception):
     """Something that a peer does not do, and why."""
@@ -27,6 +29,7 @@ class Peer:
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
+    dtypes: ClassVar[tuple[Dtype, ...]] = ("f32", "f64")  # of the logits
 
     def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
         self.logits = logits
@@ -44,6 +47,13 @@ class Peer:
         """Return the versions of the packages it is made of, whatever distributions bring them."""
         distributions = packages_distributions()
         return {package: version(distributions[package][0]) for package in cls.packages}
+
+    @classmethod
+    def of(cls, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> Peer:
+        """Return one that holds the logits, if it takes their dtype."""
+        if logits.dtype not in [DTYPES[dtype] for dtype in cls.dtypes]:
+            raise UnableError(f"{cls.name} does not take {logits.dtype}")
+        return cls(logits, target, threads)
 
     def call(self, method: str) -> Callable[[], Any]:
         """Return what is to be timed."""

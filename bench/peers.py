@@ -23,6 +23,7 @@ class Xent(Peer):
 
     name = "xent"
     packages = ("xent",)
+    dtypes = ("bf16", "f32", "f64")
 
     def __init__(self, logits: NDArray[Any], target: NDArray[np.int64], threads: int) -> None:
         super().__init__(logits, target, threads)

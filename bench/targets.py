@@ -50,6 +50,7 @@ TARGETS = (
     *_both(Logits((1, 128_256)), forward=2.5, fused=4),
     _target(Logits((64, 10)), "forward", peers=4, microseconds=2.5),
     _target(Logits((64, 10)), "fused", "given", peers=4, microseconds=2.5),
+    *_both(Logits((1_024, 32_768), "bf16"), forward=2, fused=10),
     _target(Logits((1_024, 32_768), "f64"), "fused", "given", peers=8, memory=0.85),
     *_both(Logits((32, 21, 256, 256)), forward=4, fused=4, memory=0.8),
     *_both(Logits((65_536, 10), order="F"), forward=4, fused=4),

@@ -57,7 +57,7 @@ class Worker:
         """Return the peer with the case's logits, made anew if an earlier case has overwritten them."""
         if self.held != (case.logits, seed) or self.peer is None:
             self.release()
-            self.peer = self.peer_class(*case.logits.generate(seed), self.threads)
+            self.peer = self.peer_class.of(*case.logits.generate(seed), self.threads)
             self.held = (case.logits, seed)
         if case.results == "in place":
             self.held = None
