@@ -41,6 +41,7 @@ MACHINE_ISAS = {
 ISAS = MACHINE_ISAS.get(platform.machine().lower(), ["scalar"])
 
 COMMON_SOURCES = [
+    "by_groups.c",
     "by_lanes.c",
     "by_rows.c",
     "dispatch.c",

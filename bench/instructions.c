@@ -17,16 +17,18 @@ struct operation {
     enum xent_values output;
     bool has_target, in_place, from_lse;
     double label_smoothing;
+    bool evaluates;
 };
 
 static const struct operation OPERATIONS[] = {
-    {"forward", XENT_NO_VALUES, true, false, false, 0},
-    {"fused", XENT_GRADIENT, true, false, false, 0},
-    {"in_place", XENT_GRADIENT, true, true, false, 0},
-    {"backward", XENT_GRADIENT, true, false, true, 0},
-    {"smoothing", XENT_GRADIENT, true, false, false, 0.1},
-    {"softmax", XENT_SOFTMAX, false, false, false, 0},
-    {"log_softmax", XENT_LOG_SOFTMAX, false, false, false, 0},
+    {"forward", XENT_NO_VALUES, .has_target = true},
+    {"fused", XENT_GRADIENT, .has_target = true},
+    {"in_place", XENT_GRADIENT, .has_target = true, .in_place = true},
+    {"backward", XENT_GRADIENT, .has_target = true, .from_lse = true},
+    {"smoothing", XENT_GRADIENT, .has_target = true, .label_smoothing = 0.1},
+    {"softmax", XENT_SOFTMAX, .has_target = false},
+    {"log_softmax", XENT_LOG_SOFTMAX, .has_target = false},
+    {"evaluate", XENT_NO_VALUES, .has_target = true, .evaluates = true},
 };
 
 static const struct operation *operation_of(const char *name) {
@@ -133,8 +135,15 @@ int main(int argc, char **argv) {
     const struct xent_options options = {
         .scale = 1, .label_smoothing = operation->label_smoothing, .mean = true};
     problem.options = operation->label_smoothing > 0 ? &options : NULL;
+    const struct xent_evaluation evaluation = {
+        .log_prob = allocate(rows, sizeof *evaluation.log_prob),
+        .entropy = allocate(rows, sizeof *evaluation.entropy),
+        .argmax = allocate(rows, sizeof *evaluation.argmax),
+        .rank = allocate(rows, sizeof *evaluation.rank),
+    };
+    problem.evaluation = operation->evaluates ? &evaluation : NULL;
     double loss_sum;
-    if (operation->has_target && !operation->from_lse) {
+    if (operation->has_target && !operation->from_lse && !operation->evaluates) {
         problem.loss = allocate(rows, sizeof *problem.loss);
         problem.loss_sum = &loss_sum;
     }

@@ -54,6 +54,8 @@
 #undef REAL
 #undef V
 
+#include "turn.inc.h"
+
 #define F32_ENTRY(name, result, arguments) .name = f32_##name,
 #define F64_ENTRY(name, result, arguments) .name = f64_##name,
 #define FINISH_ENTRY(name, result, arguments) .name = name,
@@ -63,4 +65,5 @@ const struct xent_kernels JOIN(xent_kernels, XENT_ISA_NAME) = {
     .f32 = {XENT_KERNELS(F32_ENTRY)},
     .f64 = {XENT_KERNELS(F64_ENTRY)},
     .finish = {XENT_FINISH_KERNELS(FINISH_ENTRY)},
+    .turn = turn,
 };

@@ -31,6 +31,7 @@ struct xent_job {
     const struct xent_problem *problem;
     const struct xent_row_kernels *kernels; /* of the problem's dtype */
     const struct xent_finish_kernels *finish;
+    xent_turn *turn;
     struct xent_plan plan;
     /* The numbers that kernels work on: float, unless the logits are double. */
     size_t itemsize;

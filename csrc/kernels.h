@@ -33,6 +33,11 @@ static inline bool xent_is_half(enum xent_dtype dtype) {
     return dtype == XENT_F16 || dtype == XENT_BF16;
 }
 
+static inline size_t xent_size_of(enum xent_dtype dtype) {
+    const size_t narrow = xent_is_half(dtype) ? sizeof(uint16_t) : sizeof(float);
+    return dtype == XENT_F64 ? sizeof(double) : narrow;
+}
+
 /* Numbers a constant stride apart. */
 struct xent_strided {
     char *data;
@@ -387,10 +392,16 @@ struct xent_finish_kernels {
     XENT_FINISH_KERNELS(XENT_KERNEL_FIELD)
 };
 
+/* to[j][i] = from[i][j], of numbers of 1, 2, 4 or 8 bytes: `count` lines of `size` contiguous
+ * numbers become `size` lines of `count`. The strides are from one line to the next. */
+typedef void xent_turn(size_t itemsize, const char *from, ptrdiff_t from_stride, char *to,
+                       ptrdiff_t to_stride, size_t count, size_t size);
+
 struct xent_kernels {
     const char *isa;
     struct xent_row_kernels f32, f64;
     struct xent_finish_kernels finish;
+    xent_turn *turn;
 };
 
 extern const struct xent_kernels xent_kernels_scalar;

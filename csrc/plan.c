@@ -57,10 +57,27 @@ static bool takes_lanes(const struct xent_problem *problem) {
            problem->output != XENT_PRODUCT && !problem->statistics;
 }
 
+/* Whether rows lie side by side in an array, and their classes do not: the last of the dimensions
+ * that have several decides. */
+static bool are_side_by_side(const struct xent_problem *problem, const struct xent_array *array,
+                             ptrdiff_t class_stride, size_t itemsize) {
+    size_t last = problem->row_dims;
+    while (last > 0 && problem->row_shape[last - 1] == 1) {
+        last--;
+    }
+    const ptrdiff_t item = (ptrdiff_t)itemsize;
+    return array->data && last > 0 && array->row_strides[last - 1] == item && class_stride != item;
+}
+
 static size_t size_of_value(const struct xent_problem *problem) {
-    const size_t narrow =
-        xent_is_half(problem->dtype) && !problem->wide_values ? sizeof(uint16_t) : sizeof(float);
-    return problem->dtype == XENT_F64 ? sizeof(double) : narrow;
+    return xent_size_of(problem->wide_values ? XENT_F32 : problem->dtype);
+}
+
+static bool takes_groups(const struct xent_problem *problem) {
+    const size_t logit = xent_size_of(problem->dtype), value = size_of_value(problem);
+    return !problem->statistics &&
+           (are_side_by_side(problem, &problem->logits, problem->logits_stride, logit) ||
+            are_side_by_side(problem, &problem->values, problem->values_stride, value));
 }
 
 static bool streams(const struct xent_problem *problem, double logits) {
@@ -84,10 +101,14 @@ struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     const bool by_columns = rows < team && sharing_columns > rows && !problem->evaluation;
     team = by_columns ? sharing_columns : team < rows ? team : rows;
 
-    const bool lanes = takes_lanes(problem);
-    const enum xent_regime by_blocks = by_columns ? XENT_BY_COLUMNS : XENT_BY_ROWS;
+    enum xent_regime regime = by_columns ? XENT_BY_COLUMNS : XENT_BY_ROWS;
+    if (takes_lanes(problem)) {
+        regime = XENT_BY_LANES;
+    } else if (!by_columns && takes_groups(problem)) {
+        regime = XENT_BY_GROUPS;
+    }
     return (struct xent_plan){
-        .regime = lanes ? XENT_BY_LANES : by_blocks,
+        .regime = regime,
         .threads = team > 1 ? (int)team : 1,
         .stream = streams(problem, logits),
     };

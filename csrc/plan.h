@@ -8,6 +8,7 @@
 enum xent_regime {
     XENT_BY_LANES,  /* threads share rows, which lie side by side in vectors */
     XENT_BY_ROWS,   /* threads share rows, which come one after the other */
+    XENT_BY_GROUPS, /* the same of rows that lie side by side in their array: groups are turned */
     XENT_BY_COLUMNS /* threads share the blocks of one row, then of the next */
 };
 

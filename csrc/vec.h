@@ -46,7 +46,7 @@
 #define XENT_BARRIER() __asm__ volatile("" ::: "memory")
 
 enum { f32_LANES = 16, f64_LANES = 8 };
-enum { f32_SQUARE = 8, f64_SQUARE = 4 };
+enum { u8_SQUARE = 8, u16_SQUARE = 8, f32_SQUARE = 8, f64_SQUARE = 4 };
 
 /* Fields of the representations: the bits below the exponent, and what makes an integer in the low
  * bits that number plus a constant (2^23, 2^52), and that constant plus the exponent's bias. */

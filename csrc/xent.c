@@ -177,10 +177,18 @@ static void convert_weights(struct xent_job *job, char *to) {
 
 /* Everything is allocated here, before anything is written. */
 static enum xent_status run(struct xent_job *job) {
-    const bool by_lanes = job->plan.regime == XENT_BY_LANES;
+    static size_t (*const workspace_of[])(const struct xent_job *) = {
+        [XENT_BY_LANES] = xent_lanes_workspace,
+        [XENT_BY_ROWS] = xent_rows_workspace,
+        [XENT_BY_GROUPS] = xent_groups_workspace,
+        [XENT_BY_COLUMNS] = xent_rows_workspace};
+    static void (*const run_by[])(struct xent_job *) = {[XENT_BY_LANES] = xent_run_lanes,
+                                                        [XENT_BY_ROWS] = xent_run_rows,
+                                                        [XENT_BY_GROUPS] = xent_run_groups,
+                                                        [XENT_BY_COLUMNS] = xent_run_columns};
     const bool weights = job->options && job->options->class_weight;
     const size_t shared = weights ? xent_whole_lines(job->problem->classes * job->itemsize) : 0;
-    job->workspace_size = by_lanes ? xent_lanes_workspace(job) : xent_rows_workspace(job);
+    job->workspace_size = workspace_of[job->plan.regime](job);
     char *const memory =
         aligned_alloc(XENT_CACHE_LINE, job->workspace_size * (size_t)job->plan.threads + shared);
     if (!memory) {
@@ -190,17 +198,7 @@ static enum xent_status run(struct xent_job *job) {
     if (weights) {
         convert_weights(job, memory);
     }
-    switch (job->plan.regime) {
-    case XENT_BY_LANES:
-        xent_run_lanes(job);
-        break;
-    case XENT_BY_ROWS:
-        xent_run_rows(job);
-        break;
-    case XENT_BY_COLUMNS:
-        xent_run_columns(job);
-        break;
-    }
+    run_by[job->plan.regime](job);
     free(memory);
     return XENT_OK;
 }
@@ -235,6 +233,7 @@ enum xent_status xent_run(struct xent_problem *problem) {
     struct xent_job job = xent_make_job(problem);
     job.kernels = job.single ? &kernels->f32 : &kernels->f64;
     job.finish = &kernels->finish;
+    job.turn = kernels->turn;
     job.plan = xent_plan(problem, job.rows);
     if (job.rows > 0) {
         status = weigh(&job, problem);

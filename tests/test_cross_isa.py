@@ -16,6 +16,8 @@ from ulp import ulps
 from xent import reference
 
 CORES = fused_cores()
+# Where several processes run the tests, those of a build stay together: it takes minutes.
+TESTED = [pytest.param(core, marks=pytest.mark.xdist_group(core.build.name), id=str(core)) for core in CORES]
 LENGTHS = [
     *range(1, 71),
     *range(120, 137),
@@ -231,7 +233,7 @@ def same_bits(a, b):
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
-@pytest.mark.parametrize("core", CORES[1:], ids=str)
+@pytest.mark.parametrize("core", TESTED[1:])
 def test_same_bits(run, core, family, dtype):
     problems = make(family, dtype)
     for problem, ours, theirs in zip(problems, run(CORES[0], problems), run(core, problems), strict=True):
@@ -240,7 +242,7 @@ def test_same_bits(run, core, family, dtype):
             assert same_bits(ours[name], theirs[name]), (name, problem.output, problem.logits)
 
 
-@pytest.mark.parametrize("core", CORES, ids=str)
+@pytest.mark.parametrize("core", TESTED)
 def test_accuracy(run, core, rng):
     """The contract for float32; float64 follows from the bits and the tests of this machine's own kernels."""
     for classes in (2, 10, 100, 1000, BLOCK + 907):

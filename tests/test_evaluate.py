@@ -147,6 +147,21 @@ def test_log_prob_is_that_of_the_loss(rng, dtype):
     np.testing.assert_array_equal(again.log_prob, found.top_k_log_probs[:, 2])
 
 
+@pytest.mark.parametrize("classes", [2, 10, 128, 129])
+def test_more_first_classes_than_are_left(dtype, classes):
+    """What is masked is found again and again, and stays as it is."""
+    x = np.full((20, classes), -inf, dtype)
+    x[:, 0] = np.arange(20)
+    x[10:, 1] = 5
+    found = xent.evaluate(x, np.zeros(20, int), top_k=classes)
+    np.testing.assert_array_equal(found.lse[:10], np.arange(10))
+    np.testing.assert_array_equal(found.log_prob[:10], 0)
+    np.testing.assert_array_equal(found.top_k_indices[:10, 0], 0)
+    np.testing.assert_array_equal(found.top_k_indices[:10, 1:], -1)
+    np.testing.assert_array_equal(found.top_k_indices[10:, :2], np.repeat([[0, 1]], 10, axis=0))
+    np.testing.assert_allclose(found.lse, reference.logsumexp(x.astype(np.float64)), rtol=4e-7)
+
+
 @pytest.mark.parametrize("classes", [5, BLOCK, BLOCK + 1, 14_000])
 def test_of_equal_classes_the_first_is_first(dtype, classes):
     x = np.zeros((1, classes), dtype)
