@@ -52,7 +52,7 @@ struct weights {
 };
 
 /* For second derivatives the largest class is in the place of a target, and the target `label` is a
- * class as any other. */
+ * class as any other. The cells are of the curvature, or of the vector. */
 struct second {
     struct cells cells;
     struct xent_edge edge;
@@ -61,14 +61,9 @@ struct second {
     double weight[XENT_ROWS], unmasked[XENT_ROWS], ones[XENT_ROWS], values[XENT_ROWS];
 };
 
-/* Whether logits, or what is written, are the kernels' own numbers. */
-static bool reads_own(const struct xent_job *job) {
-    return xent_working_dtype(job) == job->problem->dtype && !job->problem->swapped;
-}
-
-static bool labels_are_own(const struct xent_job *job) {
-    const struct xent_labels *const labels = job->dense_labels ? &job->options->labels : NULL;
-    return !labels || (labels->dtype == xent_working_dtype(job) && !labels->swapped);
+/* Whether numbers are the kernels' own, or what is written. */
+static bool are_own(const struct xent_job *job, enum xent_dtype dtype, bool swapped) {
+    return dtype == xent_working_dtype(job) && !swapped;
 }
 
 /* A tile has room for labels that are listed, as distributions over all classes. */
@@ -88,12 +83,21 @@ static bool keeps_logits(const struct xent_job *job) {
     return job->shares || (job->problem->evaluation && job->problem->evaluation->entropy);
 }
 
+/* Whether any numbers are others than the kernels' own. */
+static bool needs_passage(const struct xent_job *job) {
+    const struct xent_problem *const problem = job->problem;
+    const struct xent_labels *const labels = job->dense_labels ? &job->options->labels : NULL;
+    return !are_own(job, problem->dtype, problem->swapped) || !writes_own(job, false) ||
+           (labels && !are_own(job, labels->dtype, labels->swapped)) ||
+           (xent_has(job, DIRECTION) &&
+            !are_own(job, problem->vector_dtype, problem->vector_swapped));
+}
+
 static struct layout layout_of(const struct xent_job *job) {
-    const bool own = reads_own(job) && labels_are_own(job) && writes_own(job, false);
     return (struct layout){
         .weights = job->options ? xent_whole_lines(sizeof(struct weights)) : 0,
         .second = job->second ? xent_whole_lines(sizeof(struct second)) : 0,
-        .passage = own ? 0 : sizeof(struct cells),
+        .passage = needs_passage(job) ? sizeof(struct cells) : 0,
         .logits = keeps_logits(job) ? sizeof(struct cells) : 0,
     };
 }
@@ -224,14 +228,19 @@ static void store(const struct xent_job *job, const struct xent_tile *tile, stru
     }
 }
 
-static void load(const struct xent_job *job, const struct group *group, struct workspace *work) {
-    const struct xent_tile *const tile = &group->tile;
-    struct xent_cells logits = cells_of(job, LOGITS, group, job->problem->logits_stride);
-    if (!reads_own(job)) {
-        const struct xent_problem *const problem = job->problem;
-        logits = read_cells(job, logits, problem->dtype, problem->swapped, tile, work->passage);
+static void load_cells(const struct xent_job *job, struct xent_cells array, enum xent_dtype dtype,
+                       bool swapped, const struct xent_tile *tile, char *passage) {
+    if (!are_own(job, dtype, swapped)) {
+        array = read_cells(job, array, dtype, swapped, tile, passage);
     }
-    job->kernels->lanes_load(tile, logits);
+    job->kernels->lanes_load(tile, array);
+}
+
+static void load(const struct xent_job *job, const struct group *group, struct workspace *work) {
+    const struct xent_problem *const problem = job->problem;
+    const struct xent_tile *const tile = &group->tile;
+    load_cells(job, cells_of(job, LOGITS, group, problem->logits_stride), problem->dtype,
+               problem->swapped, tile, work->passage);
     const char *mask = xent_has(job, MASK) ? xent_address(job, MASK, &group->at) : NULL;
     for (size_t k = 0; mask && k < tile->classes; k++) {
         job->kernels->mask(line_of(tile, k), tile->rows, mask, xent_stride(job, MASK));
@@ -317,11 +326,8 @@ static void load_labels(const struct xent_job *job, const struct group *group,
         }
         return;
     }
-    struct xent_cells cells = cells_of(job, LABELS, group, given->probabilities_stride);
-    if (!labels_are_own(job)) {
-        cells = read_cells(job, cells, given->dtype, given->swapped, tile, work->passage);
-    }
-    job->kernels->lanes_load(labels, cells);
+    load_cells(job, cells_of(job, LABELS, group, given->probabilities_stride), given->dtype,
+               given->swapped, labels, work->passage);
 }
 
 /* The labels' tile, and what there is to know of it. */
@@ -489,6 +495,18 @@ static void take_second(const struct xent_job *job, const struct group *group,
     }
 }
 
+/* What makes q of a row's terms, and what makes W q. */
+static void take_shares(const struct xent_job *job, struct workspace *work, size_t rows) {
+    struct second *const second = work->second;
+    for (size_t i = 0; i < rows; i++) {
+        second->ones[i] = 1;
+        second->weight[i] *= work->rows.upstream[i];
+    }
+    job->finish->share_factors(&work->rows, rows, second->ones, job->single, &second->bend.shares);
+    job->finish->share_factors(&work->rows, rows, second->weight, job->single,
+                               &second->bend.gradient);
+}
+
 /* Both derivatives of the largest class, and the gradient at the label. */
 static void emit_kept(const struct xent_job *job, const struct group *group, struct workspace *work,
                       struct second *second) {
@@ -523,15 +541,10 @@ static void emit_second(const struct xent_job *job, const struct group *group,
     const struct xent_tile *const tile = &group->tile;
     struct xent_lanes_bend *const bend = &second->bend;
     for (size_t i = 0; i < tile->rows; i++) {
-        second->ones[i] = 1;
-        second->weight[i] *= work->rows.upstream[i];
         bend->by_curvature[i] = xent_curvature_factor(job, second->unmasked[i]);
     }
     bend->floor = xent_curvature_floor(job);
     bend->cells = second->cells.bytes;
-    job->finish->share_factors(&work->rows, tile->rows, second->ones, job->single, &bend->shares);
-    job->finish->share_factors(&work->rows, tile->rows, second->weight, job->single,
-                               &bend->gradient);
     job->kernels->lanes_bend(tile, bend);
     emit_kept(job, group, work, second);
     const struct xent_tile curvature = {second->cells.bytes, tile->rows, tile->classes,
@@ -542,12 +555,41 @@ static void emit_second(const struct xent_job *job, const struct group *group,
           job->problem->wide_curvature, work, &second->edge);
 }
 
+/* The product with the vector takes the place of what reduce has left in the tile:
+ * W q_j (u_j - mean), the mean being q . u; at the largest class u_m (1 - q_m) less that of the
+ * others, so that it does not cancel. */
+static void emit_product(const struct xent_job *job, const struct group *group,
+                         struct workspace *work, struct second *second) {
+    static const double zeros[XENT_ROWS];
+    const struct xent_problem *const problem = job->problem;
+    const struct xent_tile *const tile = &group->tile;
+    const struct xent_tile vector = {second->cells.bytes, tile->rows, tile->classes, tile->pitch};
+    const struct xent_rows *const rows = &work->rows;
+    const struct xent_factors *const shares = &second->bend.shares;
+    double component[XENT_ROWS], mean[XENT_ROWS] = {0};
+    load_cells(job, cells_of(job, DIRECTION, group, problem->vector_stride), problem->vector_dtype,
+               problem->vector_swapped, &vector, work->passage);
+    job->kernels->lanes_take(&vector, work->target, component);
+    job->kernels->lanes_put(&vector, work->target, zeros);
+    job->kernels->lanes_dot(tile, &vector, mean);
+    for (size_t i = 0; i < tile->rows; i++) {
+        const double q = rows->share[i], others = rows->share_of_others[i];
+        const double of_others =
+            (mean[i] * shares->high[i] + mean[i] * shares->low[i]) * shares->post[i];
+        second->values[i] = second->weight[i] * q * (component[i] * others - of_others);
+        mean[i] = of_others + q * component[i];
+    }
+    job->kernels->lanes_emit_product(tile, &second->bend.gradient, &vector, mean);
+    job->kernels->lanes_put(tile, work->target, second->values);
+    clear_rows(job, tile, work->weights);
+}
+
 static void run_group(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
     const struct xent_problem *problem = job->problem;
     const struct xent_evaluation *const evaluation = problem->evaluation;
-    const bool from_exps = problem->output == XENT_GRADIENT || problem->output == XENT_SOFTMAX ||
-                           (evaluation && evaluation->entropy);
+    const bool emits = xent_has(job, VALUES) && problem->output != XENT_LOG_SOFTMAX;
+    const bool from_exps = emits || (evaluation && evaluation->entropy);
     load(job, group, work);
     if (evaluation) {
         xent_look_at_rows(job, &group->at, group->first, &group->tile);
@@ -570,10 +612,15 @@ static void run_group(const struct xent_job *job, const struct group *group,
     }
     xent_finish_rows(job, &work->rows, group->first, group->tile.rows);
     if (xent_has(job, VALUES)) {
-        if (job->second) {
-            emit_second(job, group, work, work->second);
-        } else {
+        if (!job->second) {
             emit(job, group, work);
+        } else {
+            take_shares(job, work, group->tile.rows);
+            if (xent_has(job, DIRECTION)) {
+                emit_product(job, group, work, work->second);
+            } else {
+                emit_second(job, group, work, work->second);
+            }
         }
         store(job, &group->tile, cells_of(job, VALUES, group, problem->values_stride),
               problem->wide_values, work, &work->edge);

@@ -340,6 +340,13 @@ struct xent_aside {
             const struct xent_lanes_less *less))                                                   \
     /* The gradient takes the place of the terms. */                                               \
     KERNEL(lanes_bend, void, (const struct xent_tile *tile, const struct xent_lanes_bend *bend))   \
+    /* Sums of terms, with their headroom, times the vector. */                                    \
+    KERNEL(lanes_dot, void,                                                                        \
+           (const struct xent_tile *terms, const struct xent_tile *vector, double *dots))          \
+    /* As lanes_emit, times the vector less the rows' means. */                                    \
+    KERNEL(lanes_emit_product, void,                                                               \
+           (const struct xent_tile *tile, const struct xent_factors *factors,                      \
+            const struct xent_tile *vector, const double *means))                                  \
     KERNEL(lanes_emit_shifted, void,                                                               \
            (const struct xent_tile *tile, double scale, const double *high, const double *low))    \
     KERNEL(lanes_store, void,                                                                      \

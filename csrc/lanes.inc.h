@@ -476,3 +476,28 @@ static void V(lanes_bend)(const struct xent_tile *tile, const struct xent_lanes_
         }
     }
 }
+
+static void V(lanes_dot)(const struct xent_tile *terms, const struct xent_tile *vector,
+                         double *dots) {
+    for (size_t row = 0; row < terms->rows; row += f64_LANES) {
+        struct V(carried) sum = {number(0), number(0)};
+        for (size_t k = 0; k < terms->classes; k++) {
+            const vec e = V(widen)(V(tile_at)(terms, k, row));
+            V(carry)(&sum, f64_mul(e, V(widen)(V(tile_at)(vector, k, row))));
+        }
+        f64_store(dots + row, f64_add(sum.high, sum.low));
+    }
+}
+
+static void V(lanes_emit_product)(const struct xent_tile *tile, const struct xent_factors *factors,
+                                  const struct xent_tile *vector, const double *means) {
+    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
+        const struct V(factor) factor = V(factor_of_rows)(factors, row);
+        const V(vec) mean = V(of_doubles)(means + row);
+        for (size_t k = 0; k < tile->classes; k++) {
+            REAL *const e = V(tile_at)(tile, k, row);
+            const V(vec) away = V(sub)(V(load)(V(tile_at)(vector, k, row)), mean);
+            V(store)(e, V(mul)(V(times)(V(load)(e), &factor), away));
+        }
+    }
+}

@@ -48,13 +48,13 @@ static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool only_weighs = options->label_smoothing == 0 && options->z_loss == 0 &&
                              options->scale == 1 && !options->mask.data;
-    return options->softcap == 0 &&
-           (!problem->curvature.data || (problem->target.data && only_weighs));
+    const bool second = problem->curvature.data || problem->vector.data;
+    return options->softcap == 0 && (!second || (problem->target.data && only_weighs));
 }
 
 static bool takes_lanes(const struct xent_problem *problem) {
     return problem->classes <= XENT_TILE_CLASSES && (!problem->options || lanes_take(problem)) &&
-           problem->output != XENT_PRODUCT && !problem->statistics;
+           !problem->statistics;
 }
 
 /* Whether rows lie side by side in an array, and their classes do not: the last of the dimensions
