@@ -1,14 +1,15 @@
-/* Rows that lie side by side in their arrays but are too long for a tile. A class of a row is far
+/* Rows that lie side by side in their arrays but do not go to a tile, most because they are too
+ * long. A class of a row is far
  * from the next one there, and shares its line with the same class of the row's neighbours: so
  * groups of rows are turned, as a matrix is, into buffers where each is contiguous, and are a
  * problem of their own there. Knows neither the instruction set nor how threads are made. */
 #include "parallel.h"
 #include "regimes.h"
 
-/* Groups are of several lines of every class, as far as the logits stay in the L2 cache: their
- * pages are many. Of long rows half a line has to do; its other half is still in a cache when its
- * turn comes. */
-enum { GROUP = 1 << 17, MOST = 4 * XENT_CACHE_LINE, LEAST = XENT_CACHE_LINE / 2 };
+/* Bytes. A group has several lines of the memory of every class, for each is in another page, but
+ * together no more than the L2 cache holds besides what is made of them. Of long rows half a line
+ * of each has to do: the other half is still in a cache when its turn comes. */
+enum { GROUP = 1 << 17, MOST_OF_CLASS = 4 * XENT_CACHE_LINE, LEAST_OF_CLASS = XENT_CACHE_LINE / 2 };
 
 /* ---- The arrays with a class axis --------------------------------------------------------------
  */
@@ -21,16 +22,15 @@ struct axis {
 
 static struct axis axis_of(const struct xent_job *job, enum xent_job_array array) {
     const struct xent_problem *problem = job->problem;
-    const enum xent_dtype dtype = problem->dtype;
+    const bool wide = array == VALUES ? problem->wide_values : problem->wide_curvature;
+    const size_t value = xent_size_of(xent_dtype_of_values(problem, wide));
     switch (array) {
     case LOGITS:
-        return (struct axis){xent_size_of(dtype), problem->logits_stride};
+        return (struct axis){xent_size_of(problem->dtype), problem->logits_stride};
     case VALUES:
-        return (struct axis){xent_size_of(problem->wide_values ? XENT_F32 : dtype),
-                             problem->values_stride};
+        return (struct axis){value, problem->values_stride};
     case CURVATURE:
-        return (struct axis){xent_size_of(problem->wide_curvature ? XENT_F32 : dtype),
-                             problem->curvature_stride};
+        return (struct axis){value, problem->curvature_stride};
     case DIRECTION:
         return (struct axis){xent_size_of(problem->vector_dtype), problem->vector_stride};
     case MASK:
@@ -57,15 +57,19 @@ static bool is_turned(const struct xent_job *job, enum xent_job_array array) {
 
 /* The bytes that a group has of a class's logits. */
 static size_t bytes_of_class(const struct xent_job *job) {
-    size_t bytes = MOST;
-    while (bytes > LEAST && bytes * job->problem->classes > GROUP) {
+    size_t bytes = MOST_OF_CLASS;
+    while (bytes > LEAST_OF_CLASS && bytes * job->problem->classes > GROUP) {
         bytes /= 2;
     }
     return bytes;
 }
 
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* In rows: fewer where not every member would have a group. */
 static size_t group_size(const struct xent_job *job) {
-    return bytes_of_class(job) / xent_size_of(job->problem->dtype);
+    const size_t team = (size_t)job->plan.threads, share = (job->rows + team - 1) / team;
+    return smaller(bytes_of_class(job) / xent_size_of(job->problem->dtype), share);
 }
 
 /* ---- One thread's own memory -------------------------------------------------------------------
@@ -241,18 +245,16 @@ static void run_group(const struct xent_job *job, const struct group *group,
     turn_out(job, group, work, CURVATURE);
 }
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
 /* How many rows the next group has, of so many that are left: no more than up to the end of a line,
  * and where rows lie side by side it ends where the memory's lines do. */
 static size_t rows_of_group(const struct xent_job *job, const struct xent_cursor *at, size_t left) {
     const enum xent_job_array array = xent_has(job, VALUES) ? VALUES : LOGITS;
     const uintptr_t address = (uintptr_t)xent_address(job, array, &at->place);
     const size_t line = smaller(bytes_of_class(job), XENT_CACHE_LINE);
-    size_t size = group_size(job);
-    if (is_turned(job, array)) {
-        size -= address % line / axis_of(job, array).itemsize;
-    }
+    const size_t itemsize = axis_of(job, array).itemsize;
+    const size_t beyond = is_turned(job, array) ? address % line / itemsize : 0;
+    const size_t most = bytes_of_class(job) / xent_size_of(job->problem->dtype) - beyond;
+    const size_t size = smaller(most, group_size(job));
     return smaller(size, smaller(xent_rows_in_line(at, job), left));
 }
 

@@ -269,30 +269,56 @@ static void take_labels(const struct xent_job *job, const struct group *group, s
     }
 }
 
-/* What row i's listed classes lack of one goes to those that are neither listed nor masked. */
-static void share_tail(const struct xent_job *job, const struct xent_tile *labels, size_t i,
-                       double tail, const bool *listed, const struct xent_tile *logits,
-                       const struct workspace *work) {
+/* A row whose label lists some classes, on its way to the tile of labels and to their sums. */
+struct listed_row {
+    const struct xent_tile *logits, *labels;
+    size_t row, kept;
+    double top;
+    double of_kept; /* the label of the class kept apart */
+    struct two rest, spread;
+};
+
+static double logit_of(const struct xent_job *job, const struct listed_row *to, size_t class) {
+    return xent_real(job, line_of(to->logits, class) + to->row * job->itemsize);
+}
+
+/* The sums are formed in double, where a tile of floats has the labels rounded. */
+static void add_label(const struct xent_job *job, size_t class, double label,
+                      struct listed_row *to) {
+    if (class == to->kept) {
+        to->of_kept += label;
+        return;
+    }
+    char *const cell = line_of(to->labels, class) + to->row * job->itemsize;
+    xent_set_real(job, cell, xent_real(job, cell) + label);
+    const double c = label * xent_class_weight(job, class);
+    if (c != 0) {
+        const double term = c * (to->top - logit_of(job, to, class));
+        to->rest = add_two(to->rest, (struct two){c, 0});
+        to->spread = term - term == 0 ? add_two(to->spread, (struct two){term, 0})
+                                      : (struct two){to->spread.high + term, 0};
+    }
+}
+
+/* What the listed classes lack of one goes to those that are neither listed nor masked. */
+static void share_tail(const struct xent_job *job, double tail, const bool *listed,
+                       double kept_logit, struct listed_row *to) {
     bool shares[XENT_TILE_CLASSES];
     size_t count = 0;
-    for (size_t k = 0; k < labels->classes; k++) {
-        const double logit = k == work->target[i]
-                                 ? work->rows.target_logit[i]
-                                 : xent_real(job, line_of(logits, k) + i * job->itemsize);
+    for (size_t k = 0; k < to->labels->classes; k++) {
+        const double logit = k == to->kept ? kept_logit : logit_of(job, to, k);
         shares[k] = !listed[k] && !(logit == -INFINITY);
         count += shares[k];
     }
-    for (size_t k = 0; k < labels->classes; k++) {
+    for (size_t k = 0; k < to->labels->classes; k++) {
         if (shares[k]) {
-            xent_set_real(job, line_of(labels, k) + i * job->itemsize, tail / (double)count);
+            add_label(job, k, tail / (double)count, to);
         }
     }
 }
 
-/* The labels of row i, which lists some classes, to a tile of zeros. */
-static void place_listed(const struct xent_job *job, const struct xent_place *at,
-                         const struct xent_tile *labels, size_t i, const struct xent_tile *logits,
-                         const struct workspace *work) {
+static void take_listed(const struct xent_job *job, const struct xent_place *at, double kept_logit,
+                        struct listed_row *to) {
     const struct xent_labels *const given = &job->options->labels;
     bool listed[XENT_TILE_CLASSES] = {false};
     double sum = 0;
@@ -300,53 +326,62 @@ static void place_listed(const struct xent_job *job, const struct xent_place *at
     for (size_t begin = 0; begin < given->listed; begin += listing.count) {
         xent_read_listing(job, at, begin, &listing);
         for (size_t n = 0; n < listing.count; n++) {
-            char *const cell = line_of(labels, listing.class[n]) + i * job->itemsize;
-            xent_set_real(job, cell, xent_real(job, cell) + listing.probability[n]);
+            add_label(job, listing.class[n], listing.probability[n], to);
             listed[listing.class[n]] = true;
             sum += listing.probability[n];
         }
     }
     if (given->spread_tail && sum < 1) {
-        share_tail(job, labels, i, 1 - sum, listed, logits, work);
+        share_tail(job, 1 - sum, listed, kept_logit, to);
     }
 }
 
-/* The labels of all rows to their tile. */
-static void load_labels(const struct xent_job *job, const struct group *group,
-                        struct workspace *work, const struct xent_tile *labels) {
-    const struct xent_labels *const given = &job->options->labels;
-    const struct xent_tile *const tile = &group->tile;
-    if (job->listed_labels) {
-        struct xent_place at = group->at;
-        memset(labels->cells, 0, labels->classes * (size_t)labels->pitch);
-        for (size_t i = 0; i < tile->rows; i++) {
-            place_listed(job, &at, labels, i, tile, work);
-            at.offset[LABELS] += xent_stride(job, LABELS);
-            at.offset[INDICES] += xent_stride(job, INDICES);
-        }
-        return;
-    }
-    load_cells(job, cells_of(job, LABELS, group, given->probabilities_stride), given->dtype,
-               given->swapped, labels, work->passage);
-}
-
-/* The labels' tile, and what there is to know of it. */
-static void take_distributions(const struct xent_job *job, const struct group *group,
-                               struct workspace *work) {
-    static const double zeros[XENT_ROWS];
-    const struct xent_tile *const tile = &group->tile;
-    struct xent_rows *const rows = &work->rows;
+/* The labels' tile, beside that of the logits. */
+static struct labels *labels_beside(const struct xent_tile *tile, struct workspace *work) {
     struct labels *const labels = &work->weights->labels;
     labels->tile = *tile;
     labels->tile.cells = labels->cells.bytes;
-    load_labels(job, group, work, &labels->tile);
+    work->weights->less.labels = &labels->tile;
+    return labels;
+}
+
+/* Labels that list classes, and what there is to know of them; the rows' tops are known. */
+static void take_lists(const struct xent_job *job, const struct group *group,
+                       struct workspace *work) {
+    struct labels *const labels = labels_beside(&group->tile, work);
+    struct xent_place at = group->at;
+    memset(labels->tile.cells, 0, labels->tile.classes * (size_t)labels->tile.pitch);
+    for (size_t i = 0; i < group->tile.rows; i++) {
+        struct listed_row row = {.logits = &group->tile,
+                                 .labels = &labels->tile,
+                                 .row = i,
+                                 .kept = work->target[i],
+                                 .top = work->rows.top[i]};
+        take_listed(job, &at, work->rows.target_logit[i], &row);
+        labels->of_kept[i] = row.of_kept;
+        labels->rest[i] = row.rest.high + row.rest.low;
+        labels->spread[i] = row.spread.high + row.spread.low;
+        at.offset[LABELS] += xent_stride(job, LABELS);
+        at.offset[INDICES] += xent_stride(job, INDICES);
+    }
+}
+
+/* The same of distributions over all classes. */
+static void take_distributions(const struct xent_job *job, const struct group *group,
+                               struct workspace *work) {
+    static const double zeros[XENT_ROWS];
+    const struct xent_labels *const given = &job->options->labels;
+    const struct xent_tile *const tile = &group->tile;
+    struct xent_rows *const rows = &work->rows;
+    struct labels *const labels = labels_beside(tile, work);
+    load_cells(job, cells_of(job, LABELS, group, given->probabilities_stride), given->dtype,
+               given->swapped, &labels->tile, work->passage);
     job->kernels->lanes_take(&labels->tile, work->target, labels->of_kept);
     job->kernels->lanes_put(&labels->tile, work->target, zeros);
     job->kernels->lanes_spread(tile, &labels->tile, job->options->class_weight, rows,
                                work->weights->counts);
     memcpy(labels->rest, rows->rest, sizeof labels->rest);
     memcpy(labels->spread, rows->spread, sizeof labels->spread);
-    work->weights->less.labels = &labels->tile;
 }
 
 static void keep_logits(const struct xent_tile *tile, struct workspace *work) {
@@ -366,11 +401,14 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
     const struct xent_tile *const tile = &group->tile;
     struct weights *const weights = work->weights;
     struct xent_rows *const rows = &work->rows;
-    if (has_labels(job)) {
+    if (job->dense_labels) {
         take_distributions(job, group, work);
     }
-    if (job->shares) {
+    if (job->shares || job->listed_labels) {
         job->kernels->lanes_spread(tile, NULL, options->class_weight, rows, weights->counts);
+    }
+    if (job->listed_labels) {
+        take_lists(job, group, work);
     }
     weights->marks = false;
     for (size_t i = 0; i < tile->rows; i++) {

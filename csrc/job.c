@@ -17,10 +17,6 @@ static void add_dim(struct xent_job *job, const struct xent_array *arrays, size_
     }
 }
 
-static enum xent_dtype values_dtype(const struct xent_job *job) {
-    return job->problem->wide_values ? XENT_F32 : job->problem->dtype;
-}
-
 /* What is asked of the kernels that know the formulas. */
 static struct xent_request request_of(const struct xent_job *job) {
     enum xent_scale own = xent_has(job, LSE_IN) ? XENT_BY_GIVEN_LSE : XENT_BY_OWN_SUM;
@@ -42,7 +38,7 @@ static void note_properties(struct xent_job *job) {
     job->loads_in_place = problem->dtype == xent_working_dtype(job) && !problem->swapped &&
                           xent_is_contiguous(job, problem->logits_stride) && !xent_has(job, MASK) &&
                           !(options && options->softcap > 0);
-    const enum xent_dtype values = values_dtype(job);
+    const enum xent_dtype values = xent_dtype_of_values(problem, problem->wide_values);
     job->stores_in_place =
         values == xent_working_dtype(job) && xent_is_contiguous(job, problem->values_stride);
     job->rounds_in_place =
@@ -215,7 +211,7 @@ void xent_store(const struct xent_job *job, enum xent_job_array array, const str
     const ptrdiff_t stride = curvature ? problem->curvature_stride : problem->values_stride;
     const bool wide = curvature ? problem->wide_curvature : problem->wide_values;
     char *const p = xent_address(job, array, at) + (ptrdiff_t)begin * stride;
-    const struct xent_strided to = {p, stride, wide ? XENT_F32 : problem->dtype, false};
+    const struct xent_strided to = {p, stride, xent_dtype_of_values(problem, wide), false};
     job->kernels->write(buffer, size, &to, edge);
 }
 

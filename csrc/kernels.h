@@ -33,6 +33,11 @@ static inline bool xent_is_half(enum xent_dtype dtype) {
     return dtype == XENT_F16 || dtype == XENT_BF16;
 }
 
+/* Of values, or of the curvature, given whether these are wide. */
+static inline enum xent_dtype xent_dtype_of_values(const struct xent_problem *problem, bool wide) {
+    return wide ? XENT_F32 : problem->dtype;
+}
+
 static inline size_t xent_size_of(enum xent_dtype dtype) {
     const size_t narrow = xent_is_half(dtype) ? sizeof(uint16_t) : sizeof(float);
     return dtype == XENT_F64 ? sizeof(double) : narrow;

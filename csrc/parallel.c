@@ -293,6 +293,9 @@ static struct worker *borrow(int team) {
 /* The first member's worker ends up on top, so that it is the first member's the next time: what is
  * in its caches is of use. */
 static void give_back(struct worker *last) {
+    if (!last) {
+        return;
+    }
     (void)pthread_mutex_lock(&pool.mutex);
     while (last) {
         struct worker *const worker = last;

@@ -49,7 +49,11 @@ static bool lanes_take(const struct xent_problem *problem) {
     const bool only_weighs = options->label_smoothing == 0 && options->z_loss == 0 &&
                              options->scale == 1 && !options->mask.data;
     const bool second = problem->curvature.data || problem->vector.data;
-    return options->softcap == 0 && (!second || (problem->target.data && only_weighs));
+    const bool labels = problem->target.data || options->labels.probabilities.data;
+    if (options->softcap > 0 || (second && !(problem->target.data && only_weighs))) {
+        return false;
+    }
+    return labels || xent_only_transform(options);
 }
 
 static bool takes_lanes(const struct xent_problem *problem) {
@@ -70,12 +74,18 @@ static bool are_side_by_side(const struct xent_problem *problem, const struct xe
 }
 
 static size_t size_of_value(const struct xent_problem *problem) {
-    return xent_size_of(problem->wide_values ? XENT_F32 : problem->dtype);
+    return xent_size_of(xent_dtype_of_values(problem, problem->wide_values));
 }
 
-static bool takes_groups(const struct xent_problem *problem) {
+/* A group is a problem of its own, which is not worth while for fewer rows: to gather those that
+ * are in a line, class by class, takes no longer. Of more classes not even half a line of each
+ * stays in a cache until the other half's turn. */
+static const size_t LEAST_ROWS_TURNED = 16, MOST_CLASSES_TURNED = 1 << 20;
+
+static bool takes_groups(const struct xent_problem *problem, size_t rows_in_line) {
     const size_t logit = xent_size_of(problem->dtype), value = size_of_value(problem);
-    return !problem->statistics &&
+    return !problem->statistics && rows_in_line >= LEAST_ROWS_TURNED &&
+           problem->classes <= MOST_CLASSES_TURNED &&
            (are_side_by_side(problem, &problem->logits, problem->logits_stride, logit) ||
             are_side_by_side(problem, &problem->values, problem->values_stride, value));
 }
@@ -89,7 +99,7 @@ static bool streams(const struct xent_problem *problem, double logits) {
            logits * (double)itemsize >= STREAM_FROM && !in_fresh_pages(problem);
 }
 
-struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
+struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows, size_t rows_in_line) {
     const size_t blocks = (problem->classes + XENT_BLOCK - 1) / XENT_BLOCK;
     const double logits = (double)rows * (double)problem->classes;
     size_t team = team_for(problem, logits + (double)rows * WORK_OF_ROW);
@@ -104,7 +114,7 @@ struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows) {
     enum xent_regime regime = by_columns ? XENT_BY_COLUMNS : XENT_BY_ROWS;
     if (takes_lanes(problem)) {
         regime = XENT_BY_LANES;
-    } else if (!by_columns && takes_groups(problem)) {
+    } else if (!by_columns && takes_groups(problem, rows_in_line)) {
         regime = XENT_BY_GROUPS;
     }
     return (struct xent_plan){

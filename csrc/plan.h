@@ -1,5 +1,6 @@
-/* How a problem is divided: the one place that chooses. A row's bits depend on the
- * regime, and so on the number of classes, and on nothing else here. */
+/* How a problem is divided: the one place that chooses. A row's bits depend on whether it is
+ * computed in lanes, and so on the number of classes and on what is asked for, and on nothing else
+ * here. */
 #ifndef XENT_PLAN_H
 #define XENT_PLAN_H
 
@@ -18,6 +19,14 @@ struct xent_plan {
     bool stream; /* write values past the caches */
 };
 
-struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows);
+/* Whether options make z of x, and nothing else. */
+static inline bool xent_only_transform(const struct xent_options *options) {
+    return !options->labels.probabilities.data && !options->class_weight &&
+           !options->row_weight.data && !options->ignores && options->label_smoothing == 0 &&
+           options->z_loss == 0;
+}
+
+/* Of the rows so many lie along the last dimension, a constant stride apart. */
+struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows, size_t rows_in_line);
 
 #endif

@@ -30,7 +30,7 @@
  *   put_f16(p, x, stream), put_bf16  the same, but a NaN that arithmetic does not make may become
  *                    a number; past the caches if `stream`, where p is aligned to 32 bytes
  *   transpose(from, from_stride, to, to_stride)  a block of SQUARE by SQUARE, written row after row
- *                    (they may overlap), all read before; strides in bytes
+ *                    (they may overlap), all read before; strides in bytes. Of u16, too: any 16 bits
  */
 /* clang-format on */
 #ifndef XENT_VEC_H

@@ -24,7 +24,8 @@ struct target_check {
 };
 
 static bool is_ignored(const struct xent_job *job, size_t class) {
-    return job->options && job->options->ignores && class == (size_t)job->options->ignored;
+    return job->options && job->options->ignores && xent_has(job, TARGET) &&
+           class == (size_t)job->options->ignored;
 }
 
 /* The first of n targets that is no class; n: all are. */
@@ -117,9 +118,7 @@ static bool good_options(const struct xent_options *options) {
 static bool is_good_evaluation(const struct xent_problem *problem) {
     const struct xent_evaluation *wanted = problem->evaluation;
     const struct xent_options *options = problem->options;
-    const bool plain = !options || (!options->labels.probabilities.data && !options->class_weight &&
-                                    !options->row_weight.data && !options->ignores &&
-                                    options->label_smoothing == 0 && options->z_loss == 0);
+    const bool plain = !options || xent_only_transform(options);
     const bool of_target = wanted->log_prob || wanted->rank;
     return plain && problem->output == XENT_NO_VALUES && !problem->loss &&
            (!of_target || problem->target.data) &&
@@ -234,7 +233,7 @@ enum xent_status xent_run(struct xent_problem *problem) {
     job.kernels = job.single ? &kernels->f32 : &kernels->f64;
     job.finish = &kernels->finish;
     job.turn = kernels->turn;
-    job.plan = xent_plan(problem, job.rows);
+    job.plan = xent_plan(problem, job.rows, job.shape[job.dims - 1]);
     if (job.rows > 0) {
         status = weigh(&job, problem);
         if (status == XENT_OK) {

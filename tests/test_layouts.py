@@ -11,17 +11,16 @@ import xent
 
 DTYPES = [np.dtype(dtype) for dtype in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)]
 # The classes are on axis 1. Groups of rows end where lines of the memory do, or those of the array.
-SHAPES = [(83, 150), (300, 129), (2, 150, 7, 5), (70, 130, 3), (19, 1000), (40, 3000), (11, BLOCK + 700)]
+SHAPES = [(83, 150), (300, 129), (2, 150, 7, 5), (9, 130, 3), (19, 1000), (40, 3000), (17, BLOCK + 700), (150, 20)]
 
 
 def side_by_side(array, offset=0):
-    """Return the array with the neighbours of a class in memory those of the next row, so many numbers from a line."""
-    memory = np.empty(array.size + 128, array.dtype)
-    begin = -memory.ctypes.data % 64 // array.itemsize + offset
-    if array.ndim == 2:
-        laid = memory[begin : begin + array.size].reshape(array.shape[::-1]).T
-    else:
-        laid = memory[begin : begin + array.size].reshape(array.shape)
+    """Return the array with the neighbours of a class in memory those of the next row, so many bytes from a line."""
+    memory = np.empty(array.nbytes + 128, np.uint8)
+    begin = -memory.ctypes.data % 64 + offset
+    shape = array.shape[::-1] if array.ndim == 2 else array.shape
+    laid = np.ndarray(shape, array.dtype, buffer=memory, offset=begin)
+    laid = laid.T if array.ndim == 2 else laid
     laid[...] = array
     return laid
 
@@ -38,8 +37,11 @@ def given(request, rng):
     def of_shape(shape):
         rows = (shape[0], *shape[2:])
         labels = rng.random(shape).astype(np.float32)
+        x = (rng.normal(size=shape) * 4).astype(request.param)
+        x[-1, rng.random(shape[1:]) < 0.1] = rng.choice([-np.inf, np.nan])
         return {
-            "x": (rng.normal(size=shape) * 4).astype(request.param),
+            "x": x,
+            "weight": rng.random(shape[1]),
             "target": rng.integers(shape[1], size=rows),
             "probabilities": labels / labels.sum(axis=1, keepdims=True),
             "mask": rng.random(shape) < 0.9,
@@ -90,6 +92,7 @@ CALLS = {
     "logsumexp": lambda a: [xent.logsumexp(a["x"], axis=1, scale=0.7)],
     "mask": lambda a: gradient(a, a["target"], class_mask=a["mask"], sample_weight=a["sample_weight"]),
     "softcap": lambda a: gradient(a, a["target"], softcap=20.0, ignore_index=3),
+    "weight": lambda a: gradient(a, a["target"], weight=a["weight"], label_smoothing=0.1),
     "probabilities": lambda a: gradient(a, a["probabilities"], z_loss=1e-3),
     "listed": lambda a: gradient(a, listed_labels(a), tail="uniform"),
     "evaluate": lambda a: xent.evaluate(a["x"], a["target"], axis=1, top_k=4),
@@ -104,10 +107,11 @@ def test_same_bits_side_by_side(given, name, shape):
     arrays = given(shape)
     laid = {key: one_after_another(a) if a.shape == shape else a for key, a in arrays.items()}
     expected = [part.copy() for part in CALLS[name](laid)]
-    for offset in (0, 3):
+    for offset in (0, 1, 24):
         laid = {key: side_by_side(a, offset) if a.shape == shape else a for key, a in arrays.items()}
         for part, as_expected in zip(CALLS[name](laid), expected, strict=True):
-            np.testing.assert_array_equal(part, as_expected)
+            assert part.dtype == as_expected.dtype
+            np.testing.assert_array_equal(part.astype(np.float64), as_expected.astype(np.float64))
 
 
 def test_nothing_is_written_beside_them(rng):
@@ -119,9 +123,18 @@ def test_nothing_is_written_beside_them(rng):
     np.testing.assert_array_equal(memory, 7)
 
 
+def test_reversed_and_swapped(rng):
+    x, target = rng.normal(size=(100, 300)), rng.integers(300, size=100)
+    expected = xent.cross_entropy(np.ascontiguousarray(x[:, ::-1]), target, reduction="none")
+    np.testing.assert_array_equal(xent.cross_entropy(side_by_side(x)[:, ::-1], target, reduction="none"), expected)
+    swapped = side_by_side(x.astype(x.dtype.newbyteorder()))[:, ::-1]
+    np.testing.assert_array_equal(xent.cross_entropy(swapped, target, reduction="none"), expected)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_teams_share_groups(rng, threads):
-    x, target = rng.normal(size=(3, 200, 40, 40)).astype(np.float32), rng.integers(200, size=(3, 40, 40))
+@pytest.mark.parametrize("shape", [(3, 200, 40, 40), (1, 9000, 17)], ids=str)
+def test_teams_share_groups(rng, shape, threads):
+    x, target = rng.normal(size=shape).astype(np.float32), rng.integers(shape[1], size=(shape[0], *shape[2:]))
     given = {"axis": 1, "reduction": "none"}
     loss, grad = xent.cross_entropy_and_grad(x, target, n_threads=threads, **given)
     expected = xent.cross_entropy_and_grad(one_after_another(x), target, n_threads=1, **given)

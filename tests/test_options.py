@@ -604,6 +604,19 @@ def test_tails(rng, dtype):
     assert xent.cross_entropy(x, listed) == xent.cross_entropy(x, listed, tail="zero")
 
 
+@pytest.mark.parametrize("classes", [2, 10, 30, 46, 123, 128, 129])
+def test_listed_labels_are_not_rounded_together(rng, dtype, classes):
+    """Neither probabilities of a class that is listed twice nor the shares of a tail."""
+    x = (rng.normal(size=(1000, classes)) * rng.choice([0, 3], size=(1000, 1))).astype(dtype)
+    indices, probabilities = np.ones((1000, 2), int), (rng.random((1000, 2)) / 2).astype(dtype)
+    for listed, given in ((2, {}), (1, {"tail": "uniform"})):
+        labels = indices[:, :listed], probabilities[:, :listed]
+        actual = xent.cross_entropy(x, labels, reduction="none", **given)
+        wide = labels[0], labels[1].astype(np.float64)
+        exact = reference.cross_entropy(x.astype(np.float64), wide, reduction="none", **given)
+        assert ulps(actual, exact) <= (1 if dtype == np.float32 else 8)  # of float64 the oracle is rounded, too
+
+
 def test_infinite_logits_with_a_softcap(dtype):
     loss, grad = xent.cross_entropy_and_grad(np.array([[0, -inf, 1]], dtype), [0], softcap=5)
     assert loss == xent.cross_entropy(np.array([[0, 1]], dtype), [0], softcap=5)
