@@ -33,27 +33,38 @@ def isas_of(machine: str | None = None) -> list[str]:
     return isas
 
 
+def write_stand_in(folder: Path, isa: str) -> Path:
+    """Write a source in the place of an instruction set's: a table without kernels, for who does not use it."""
+    source = Path(folder) / f"no_{isa}.c"
+    source.write_text(f'#include "kernels.h"\nconst struct xent_kernels xent_kernels_{isa} = {{.isa = "{isa}"}};\n')
+    return source
+
+
 def build_core(
     folder: Path,
     compiler: str = "cc",
     isas: Sequence[str] | None = None,
     extra_flags: Sequence[str] = (),
     csrc: Path = CSRC,
+    machine: str | None = None,
 ) -> list[Path]:
     """Compile the C core into `folder` and return its object files; warnings are errors.
 
-    `isas` are those of the machine that `compiler` compiles for, by default this one. `extra_flags` come
-    last and go to every file. The sources are those in `csrc`.
+    `isas` are those to compile, which takes a minute each: by default all that `machine` has, for which
+    `compiler` compiles, by default this one. Who leaves some out has to say by XENT_ISA which to use.
+    `extra_flags` come last and go to every file. The sources are those in `csrc`.
     """
     setup = constants_of_setup()
-    units: list[tuple[str, list[str]]] = [(name, []) for name in setup["COMMON_SOURCES"]]
-    units += [(f"isa_{isa}.c", setup["ISA_FLAGS"][isa]) for isa in isas or isas_of()]
+    wanted = isas_of(machine) if isas is None else isas
+    units: list[tuple[Path, list[str]]] = [(csrc / name, []) for name in setup["COMMON_SOURCES"]]
+    units += [(csrc / f"isa_{isa}.c", setup["ISA_FLAGS"][isa]) for isa in wanted]
+    units += [(write_stand_in(folder, isa), [f"-I{csrc}"]) for isa in isas_of(machine) if isa not in wanted]
 
-    def compile_unit(unit: tuple[str, list[str]]) -> Path:
-        name, isa_flags = unit
-        built = (Path(folder) / name).with_suffix(".o")
-        flags = [*setup["FLAGS"], *setup["WARNINGS"], "-Werror", *isa_flags, *extra_flags]
-        subprocess.run([compiler, *flags, "-c", csrc / name, "-o", built], check=True)
+    def compile_unit(unit: tuple[Path, list[str]]) -> Path:
+        source, own_flags = unit
+        built = Path(folder) / f"{source.stem}.o"
+        flags = [*setup["FLAGS"], *setup["WARNINGS"], "-Werror", *own_flags, *extra_flags]
+        subprocess.run([compiler, *flags, "-c", source, "-o", built], check=True)
         return built
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

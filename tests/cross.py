@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from build_core import CSRC, build_core, isas_of
+from build_core import CSRC, build_core
 
 import xent
 
@@ -106,9 +106,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Build:
-    """A way to build the core, and to run it here."""
+    """A way to build the core with some instruction sets, and to run it here."""
 
     name: str
+    isas: tuple[str, ...]
     compiler: str = "cc"
     machine: str = platform.machine()
     flags: tuple[str, ...] = ()
@@ -125,21 +126,28 @@ class Build:
     def make(self, folder):
         """Compile the core and the driver into `folder`, and return the program."""
         program = Path(folder) / "driver"
-        objects = build_core(folder, self.compiler, isas_of(self.machine), self.flags)
+        objects = build_core(folder, self.compiler, self.isas, self.flags, machine=self.machine)
         driver = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{CSRC}", HERE / "driver.c"]
         subprocess.run([self.compiler, *self.flags, *driver, *objects, "-lm", "-o", program], check=True)
         return program
 
 
-NATIVE = Build("native")
+# Those with a fused multiply-add.
+NATIVE = Build("native", tuple(isa for isa in xent.show_config(mode="dicts")["supported_isas"] if isa != "scalar"))
 AARCH64 = Build(
-    "aarch64 under qemu", "aarch64-linux-gnu-gcc", machine="aarch64", flags=("-static",), runner=("qemu-aarch64",)
+    "aarch64 under qemu",
+    ("neon",),
+    compiler="aarch64-linux-gnu-gcc",
+    machine="aarch64",
+    flags=("-static",),
+    runner=("qemu-aarch64",),
 )
 # setup.py's flags for AVX-512 stand before these, which take it away again; dispatch.c is told that the
 # processor has everything. -Wno-psabi: no function passes vectors this wide to another file's. -O1: what
 # optimizing the stand-ins for intrinsics any further takes is more than the tests gain.
 SIMDE = Build(
     "SIMDe",
+    ("avx512",),
     flags=(
         *("-isystem", str(HERE / "simde"), "-mno-avx512f", "-Wno-psabi", "-O1"),
         "-D__builtin_cpu_supports(feature)=1",
@@ -177,10 +185,9 @@ class Core:
 
 def fused_cores():
     """Return every instruction set with a fused multiply-add, this machine's own before the emulated ones."""
-    native = [isa for isa in xent.show_config(mode="dicts")["supported_isas"] if isa != "scalar"]
-    cores = [Core(isa, NATIVE) for isa in native]
-    if "avx2" in native and "avx512" not in native:
+    cores = [Core(isa, NATIVE) for isa in NATIVE.isas]
+    if "avx2" in NATIVE.isas and "avx512" not in NATIVE.isas:
         cores.append(Core("avx512", SIMDE))
-    if "neon" not in native:
+    if "neon" not in NATIVE.isas:
         cores.append(Core("neon", AARCH64))
     return cores

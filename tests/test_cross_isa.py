@@ -6,18 +6,17 @@ The first of `fused_cores` is the measure of the others. XENT_REQUIRE_CROSS=1 ma
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cross import CURVATURES, OUTPUTS, Problem, fused_cores
+from cross import CURVATURES, OUTPUTS, Build, Problem, fused_cores
 from families import BLOCK, batches, cancelling, near_zero
 from ulp import ulps
 
 from xent import reference
 
 CORES = fused_cores()
-# Where several processes run the tests, those of a build stay together: it takes minutes.
-TESTED = [pytest.param(core, marks=pytest.mark.xdist_group(core.build.name), id=str(core)) for core in CORES]
 LENGTHS = [
     *range(1, 71),
     *range(120, 137),
@@ -209,9 +208,17 @@ def make(family, dtype):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Return a function that runs problems on a core, building it first where no test before has done so."""
-    programs = {}
+def programs(tmp_path_factory):
+    """Return the program of every build that can be made here, all made at once: each takes a minute or two."""
+    folders = {core.build: tmp_path_factory.mktemp("core") for core in CORES if not core.build.missing()}
+    with ThreadPoolExecutor() as pool:
+        made = pool.map(Build.make, folders, folders.values())
+        return dict(zip(folders, made, strict=True))
+
+
+@pytest.fixture
+def run(programs):
+    """Return a function that runs problems on a core."""
 
     def run_on(core, problems):
         missing = core.build.missing()
@@ -219,8 +226,6 @@ def run(tmp_path_factory):
             pytest.fail(f"{core} needs {missing}")
         if missing:
             pytest.skip(f"{core} needs {missing}")
-        if core.build not in programs:
-            programs[core.build] = core.build.make(tmp_path_factory.mktemp("core"))
         return core.run(programs[core.build], problems)
 
     return run_on
@@ -233,7 +238,7 @@ def same_bits(a, b):
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
-@pytest.mark.parametrize("core", TESTED[1:])
+@pytest.mark.parametrize("core", CORES[1:], ids=str)
 def test_same_bits(run, core, family, dtype):
     problems = make(family, dtype)
     for problem, ours, theirs in zip(problems, run(CORES[0], problems), run(core, problems), strict=True):
@@ -242,7 +247,7 @@ def test_same_bits(run, core, family, dtype):
             assert same_bits(ours[name], theirs[name]), (name, problem.output, problem.logits)
 
 
-@pytest.mark.parametrize("core", TESTED)
+@pytest.mark.parametrize("core", CORES, ids=str)
 def test_accuracy(run, core, rng):
     """The contract for float32; float64 follows from the bits and the tests of this machine's own kernels."""
     for classes in (2, 10, 100, 1000, BLOCK + 907):
