@@ -1,8 +1,8 @@
 /* Rows that lie side by side in their arrays but do not go to a tile, most because they are too
- * long. A class of a row is far
- * from the next one there, and shares its line with the same class of the row's neighbours: so
- * groups of rows are turned, as a matrix is, into buffers where each is contiguous, and are a
- * problem of their own there. Knows neither the instruction set nor how threads are made. */
+ * long. A class of a row is far from the next one there, and shares its line with the same class of
+ * the row's neighbours: so groups of rows are turned, as a matrix is, into buffers where each is
+ * contiguous, and are a problem of their own there. Knows neither the instruction set nor how
+ * threads are made. */
 #include "parallel.h"
 #include "regimes.h"
 
