@@ -17,7 +17,7 @@ SUPPORTED = xent.show_config(mode="dicts")["supported_isas"]
 
 
 def run(code, isa):
-    environment = {**os.environ, "XENT_ISA": isa}
+    environment = {**os.environ, "XENT_ISA": isa, "PYTEST_ADDOPTS": ""}
     return subprocess.run(
         [sys.executable, *code], env=environment, capture_output=True, text=True, check=False, cwd=HERE.parent
     )
@@ -26,7 +26,7 @@ def run(code, isa):
 @pytest.mark.parametrize("isa", SUPPORTED)
 def test_kernels(isa):
     tests = [str(HERE / f"test_{name}.py") for name in ("kernels", "special_values", "evaluate")]
-    done = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests], isa)
+    done = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], isa)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "passed" in done.stdout
 
