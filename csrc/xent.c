@@ -188,14 +188,16 @@ static enum xent_status run(struct xent_job *job) {
     const bool weights = job->options && job->options->class_weight;
     const size_t shared = weights ? xent_whole_lines(job->problem->classes * job->itemsize) : 0;
     job->workspace_size = workspace_of[job->plan.regime](job);
-    char *const memory =
-        aligned_alloc(XENT_CACHE_LINE, job->workspace_size * (size_t)job->plan.threads + shared);
+    /* What glibc's aligned_alloc cuts off at the ends keeps the rest from being used again. */
+    const size_t size = job->workspace_size * (size_t)job->plan.threads + shared;
+    char *const memory = malloc(size + XENT_CACHE_LINE);
     if (!memory) {
         return XENT_NO_MEMORY;
     }
-    job->memory = memory + shared;
+    char *const aligned = memory + XENT_CACHE_LINE - (uintptr_t)memory % XENT_CACHE_LINE;
+    job->memory = aligned + shared;
     if (weights) {
-        convert_weights(job, memory);
+        convert_weights(job, aligned);
     }
     run_by[job->plan.regime](job);
     free(memory);
