@@ -64,12 +64,10 @@ static size_t bytes_of_class(const struct xent_job *job) {
     return bytes;
 }
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
 /* In rows: fewer where not every member would have a group. */
 static size_t group_size(const struct xent_job *job) {
     const size_t team = (size_t)job->plan.threads, share = (job->rows + team - 1) / team;
-    return smaller(bytes_of_class(job) / xent_size_of(job->problem->dtype), share);
+    return xent_smaller(bytes_of_class(job) / xent_size_of(job->problem->dtype), share);
 }
 
 /* ---- One thread's own memory -------------------------------------------------------------------
@@ -250,12 +248,12 @@ static void run_group(const struct xent_job *job, const struct group *group,
 static size_t rows_of_group(const struct xent_job *job, const struct xent_cursor *at, size_t left) {
     const enum xent_job_array array = xent_has(job, VALUES) ? VALUES : LOGITS;
     const uintptr_t address = (uintptr_t)xent_address(job, array, &at->place);
-    const size_t line = smaller(bytes_of_class(job), XENT_CACHE_LINE);
+    const size_t line = xent_smaller(bytes_of_class(job), XENT_CACHE_LINE);
     const size_t itemsize = axis_of(job, array).itemsize;
     const size_t beyond = is_turned(job, array) ? address % line / itemsize : 0;
     const size_t most = bytes_of_class(job) / xent_size_of(job->problem->dtype) - beyond;
-    const size_t size = smaller(most, group_size(job));
-    return smaller(size, smaller(xent_rows_in_line(at, job), left));
+    const size_t size = xent_smaller(most, group_size(job));
+    return xent_smaller(size, xent_smaller(xent_rows_in_line(at, job), left));
 }
 
 static void run_groups(void *context, int member, struct xent_ranges *ranges) {

@@ -61,7 +61,7 @@ struct second {
     double weight[XENT_ROWS], unmasked[XENT_ROWS], ones[XENT_ROWS], values[XENT_ROWS];
 };
 
-/* Whether numbers are the kernels' own, or what is written. */
+/* Whether numbers that are read are the kernels' own; or those that are written. */
 static bool are_own(const struct xent_job *job, enum xent_dtype dtype, bool swapped) {
     return dtype == xent_working_dtype(job) && !swapped;
 }
@@ -665,8 +665,6 @@ static void run_group(const struct xent_job *job, const struct group *group,
     }
 }
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
 /* How many rows the next group has: a tile of them, or fewer up to the end of a line, or up to
  * where rows that lie side by side are aligned. */
 static size_t group_size(const struct xent_job *job, const struct xent_cursor *at, size_t left) {
@@ -676,7 +674,7 @@ static size_t group_size(const struct xent_job *job, const struct xent_cursor *a
         const uintptr_t address = (uintptr_t)xent_address(job, array, &at->place);
         size -= address % VECTOR / job->itemsize;
     }
-    return smaller(size, smaller(xent_rows_in_line(at, job), left));
+    return xent_smaller(size, xent_smaller(xent_rows_in_line(at, job), left));
 }
 
 static void run_lanes(void *context, int member, struct xent_ranges *ranges) {

@@ -73,6 +73,8 @@ struct xent_job xent_make_job(const struct xent_problem *problem);
 /* In place of a row's target, where it has none. */
 #define XENT_NO_CLASS SIZE_MAX
 
+static inline size_t xent_smaller(size_t a, size_t b) { return a < b ? a : b; }
+
 static inline bool xent_has(const struct xent_job *job, enum xent_job_array array) {
     return job->arrays[array].data != NULL;
 }

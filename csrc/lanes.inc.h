@@ -229,7 +229,7 @@ static void V(lanes_put)(const struct xent_tile *tile, const size_t *target, con
     }
 }
 
-/* The targets of a vector of rows, or what `classes` are of lanes without a row. */
+/* The targets of a vector of rows; zeros in lanes without a row. */
 struct V(targets) {
     V(vec) logits, classes;
 };
