@@ -38,7 +38,7 @@ struct row_space {
     struct parts blocks; /* those of the logits */
     char *exps; /* of every class, see move_from; NULL where nothing is emitted from them */
     struct xent_factor *factors; /* of every block's; likewise */
-    char *slopes;                /* of every class; NULL without softcap */
+    char *slopes; /* of every class, with softcap; NULL where no gradient needs them */
     struct xent_listed listed;
     struct xent_finding *findings; /* of every block; NULL but for an evaluation */
 };
@@ -94,6 +94,7 @@ static struct layout layout_of(const struct xent_job *job) {
     const bool notes = takes_notes(job), caps = job->options && job->options->softcap > 0;
     const size_t block = xent_whole_lines(XENT_BLOCK * job->itemsize);
     const size_t row = xent_whole_lines(problem->classes * job->itemsize);
+    const bool slopes = caps && (xent_has(job, VALUES) || job->notes_shard);
     const size_t listed = xent_listed_labels(job);
     const struct xent_evaluation *evaluation = problem->evaluation;
     const size_t findings = evaluation ? count_blocks(job) * sizeof(struct xent_finding) : 0;
@@ -105,7 +106,7 @@ static struct layout layout_of(const struct xent_job *job) {
         .notes = notes ? xent_whole_lines(count_blocks(job) * sizeof(struct xent_note)) : 0,
         .exps = from_exps ? row + PAGE : 0,
         .factors = from_exps ? xent_whole_lines(count_blocks(job) * sizeof(struct xent_factor)) : 0,
-        .slopes = caps ? row : 0,
+        .slopes = slopes ? row : 0,
         .listed = xent_whole_lines(listed * sizeof(size_t)),
         .whole_sums = xent_whole_lines(2 * whole * sizeof(struct xent_sum)),
         .whole_notes = xent_whole_lines(whole * sizeof(struct xent_note)),

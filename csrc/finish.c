@@ -58,8 +58,8 @@ static double precise_lse(const struct xent_job *job, size_t row) {
     const struct xent_cursor at = xent_at_row(job, row);
     const size_t classes = job->problem->classes;
     enum { AT_ONCE = 1024 }; /* classes: what a thread's stack has room for */
-    double u[AT_ONCE], low[AT_ONCE], slopes[AT_ONCE], largest = -INFINITY;
-    const struct xent_load_space space = {(char *)u, (char *)low, (char *)slopes};
+    double u[AT_ONCE], low[AT_ONCE], largest = -INFINITY;
+    const struct xent_load_space space = {(char *)u, (char *)low, NULL};
     struct xent_near_one sum = {0};
     for (size_t begin = 0; begin < classes; begin += AT_ONCE) {
         const size_t left = classes - begin, size = left < AT_ONCE ? left : AT_ONCE;

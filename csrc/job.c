@@ -35,9 +35,9 @@ static struct xent_request request_of(const struct xent_job *job) {
 static void note_properties(struct xent_job *job) {
     const struct xent_problem *problem = job->problem;
     const struct xent_options *options = job->options;
-    job->loads_in_place = problem->dtype == xent_working_dtype(job) && !problem->swapped &&
-                          xent_is_contiguous(job, problem->logits_stride) && !xent_has(job, MASK) &&
-                          !(options && options->softcap > 0);
+    job->reads_in_place = problem->dtype == xent_working_dtype(job) && !problem->swapped &&
+                          xent_is_contiguous(job, problem->logits_stride) && !xent_has(job, MASK);
+    job->loads_in_place = job->reads_in_place && !(options && options->softcap > 0);
     const enum xent_dtype values = xent_dtype_of_values(problem, problem->wide_values);
     job->stores_in_place =
         values == xent_working_dtype(job) && xent_is_contiguous(job, problem->values_stride);
@@ -146,7 +146,7 @@ static double gather(const struct xent_job *job, const struct xent_place *at, si
 
 const void *xent_load_uncapped(const struct xent_job *job, const struct xent_place *at,
                                size_t begin, size_t size, char *buffer) {
-    if (job->loads_in_place) {
+    if (job->reads_in_place) {
         return xent_logits_at(job, at, begin);
     }
     gather(job, at, begin, size, buffer);
@@ -157,11 +157,13 @@ struct xent_logits xent_load_to(const struct xent_job *job, const struct xent_pl
                                 size_t begin, size_t size, const struct xent_load_space *space) {
     const struct xent_options *options = job->options;
     const double scale = job->request.scale;
-    const double largest = gather(job, at, begin, size, space->u);
     if (options && options->softcap > 0) {
-        job->kernels->cap(space->u, size, options->scale / scale, space->low, space->slopes);
+        const void *const uncapped = xent_load_uncapped(job, at, begin, size, space->u);
+        job->kernels->cap(uncapped, size, options->scale / scale, space->u, space->low,
+                          space->slopes);
         return (struct xent_logits){space->u, space->low, scale, NAN};
     }
+    const double largest = gather(job, at, begin, size, space->u);
     return (struct xent_logits){space->u, NULL, scale, largest};
 }
 
@@ -174,8 +176,8 @@ double xent_read_logit(const struct xent_job *job, const struct xent_place *at, 
     if (job->loads_in_place) {
         return xent_logit(job, at, class);
     }
-    double u, low, slope; /* or floats */
-    const struct xent_load_space space = {(char *)&u, (char *)&low, (char *)&slope};
+    double u, low; /* or floats */
+    const struct xent_load_space space = {(char *)&u, (char *)&low, NULL};
     const struct xent_logits logits = xent_load(job, at, class, 1, &space);
     const double rest = logits.low ? xent_real(job, logits.low) : 0;
     return xent_real(job, logits.u) + rest;

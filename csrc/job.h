@@ -42,8 +42,9 @@ struct xent_job {
     double denominator;                 /* of a mean, else 1 */
 
     /* What follows from the problem and is asked for every block. Logits and values are in place if
-     * they lie in their arrays as the kernels want them: contiguous, and nothing is to be done. */
-    bool loads_in_place, stores_in_place;
+     * they lie in their arrays as the kernels want them: contiguous, and nothing is to be done;
+     * they are read in place if only a softcap is. */
+    bool reads_in_place, loads_in_place, stores_in_place;
     bool rounds_in_place; /* values would be, but for their being halves */
     bool second;          /* derivatives are asked for; there are options then */
     bool keeps_largest;   /* apart from the others, for want of a target */
@@ -124,7 +125,7 @@ static inline bool xent_is_contiguous(const struct xent_job *job, ptrdiff_t stri
 
 /* Room for a block on its way to the kernels; unused where logits load in place. */
 struct xent_load_space {
-    char *u, *low, *slopes; /* the last two with softcap only */
+    char *u, *low, *slopes; /* the last two with softcap only; no slopes: NULL */
 };
 
 /* `size` logits of a row from the class `begin` on, contiguous: where they are, or in the space. */

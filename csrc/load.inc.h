@@ -95,7 +95,7 @@ struct V(tanh) {
 };
 
 XENT_INLINE struct V(tanh) V(tanh_of)(vec a) {
-    const vec most = number(375); /* of double, e^-750 is zero, and in slopes' unit still normal */
+    const vec most = number(375); /* e^-750 is zero, and in slopes' unit still normal */
     const vec size = minimum(magnitude(a), most);
     const vec x = f64_mul(number(-2), size);
     const vec n = nearest(f64_mul(x, number(f64_LOG2_E)));
@@ -106,43 +106,103 @@ XENT_INLINE struct V(tanh) V(tanh_of)(vec a) {
     const vec power = power_of_two(f64_max(number(-1000), n)); /* nothing beside one */
     const vec m = f64_fma(power, beside_one, f64_sub(power, number(1)));
     const vec sum = f64_add(number(2), m);
-    vec value, slope;
-    if (sizeof(REAL) == sizeof(float)) { /* a rounding more, of double, does not show */
-        const vec inverse = f64_div(number(1), sum);
-        value = f64_mul(negative(m), inverse);
-        slope = f64_mul(f64_mul(number(4), e), f64_mul(inverse, inverse));
-    } else {
-        value = f64_div(negative(m), sum);
-        slope = f64_div(f64_mul(number(4), e), f64_mul(sum, sum));
+    const vec value = f64_div(negative(m), sum);
+    const vec slope = f64_div(f64_mul(number(4), e), f64_mul(sum, sum));
+    return (struct V(tanh)){f64_less(a, number(0), negative(value), value),
+                            f64_less(magnitude(a), most, slope, number(0))};
+}
+
+/* So many classes are capped in step. */
+enum { V(VECTORS) = V(LANES) / f64_LANES };
+
+/* From here on the slope of a float is zero. */
+#define MOST_OF_FLOAT 75
+
+/* Where the results become float, a rounding of double more does not show: with e = e^(2a) of
+ * either sign, tanh a = m / (2 + m), and one division. The vectors go in step, because each
+ * operation has to wait for the one before. */
+XENT_INLINE void V(tanh_in_step)(const REAL *from, vec by, bool hold, vec *value, vec *slope) {
+    const vec one = number(1), round = number(f64_ROUND + f64_BIAS);
+    const vec most = number(2 * MOST_OF_FLOAT);
+    enum { TERMS = sizeof f64_exp_poly / sizeof f64_exp_poly[0] };
+    vec y[V(VECTORS)], r[V(VECTORS)], q[V(VECTORS)];
+    for (int k = 0; k < V(VECTORS); k++) {
+        vec x = f64_mul(V(widen)(from + k * f64_LANES), f64_add(by, by));
+        x = hold ? f64_max(negative(most), minimum(x, most)) : x;
+        y[k] = f64_fma(x, number(f64_LOG2_E), round);
+        r[k] = f64_fnma(f64_sub(y[k], round), number(LN2), x);
+        q[k] = number(f64_exp_poly[TERMS - 1]);
     }
-    slope = f64_less(magnitude(a), most, slope, number(0));
-    return (struct V(tanh)){f64_less(a, number(0), negative(value), value), slope};
+    for (int term = TERMS - 2; term >= 0; term--) {
+        for (int k = 0; k < V(VECTORS); k++) {
+            q[k] = f64_fma(q[k], r[k], number(f64_exp_poly[term]));
+        }
+    }
+    for (int k = 0; k < V(VECTORS); k++) {
+        const vec beside_one = f64_fma(f64_mul(r[k], r[k]), q[k], r[k]);
+        const vec power = f64_to_exponent(y[k]), e = f64_fma(power, beside_one, power);
+        const vec m = f64_fma(power, beside_one, f64_sub(power, one));
+        const vec inverse = f64_div(one, f64_add(e, one));
+        const vec in_units = f64_mul(e, number(4 / XENT_SLOPE_UNIT));
+        value[k] = f64_mul(m, inverse);
+        slope[k] = f64_mul(f64_mul(in_units, inverse), inverse);
+    }
 }
 
-/* A vector; u may be read and written. */
-XENT_INLINE void V(cap_lanes)(REAL *u, vec by, REAL *low, REAL *slope) {
-    const vec x = V(widen)(u), size = magnitude(x), infinity = number(INFINITY), zero = number(0);
-    const struct V(tanh) tanh = V(tanh_of)(f64_mul(x, by));
-    V(narrow)(u, f64_less(size, infinity, tanh.value, x));
-    const vec rest = f64_sub(tanh.value, V(widen)(u));
-    V(narrow)(low, f64_less(size, infinity, rest, zero));
-    V(narrow)(slope, f64_less(size, infinity, tanh.slope, zero));
+/* A vector of classes; `slope` may be NULL. */
+XENT_INLINE void V(cap_vector)(const REAL *from, double by, REAL *u, REAL *low, REAL *slope) {
+    const bool single = sizeof(REAL) == sizeof(float);
+    const V(vec) x = V(load)(from), size = V(max)(V(sub)(V(set1)(0), x), x);
+    const double most = single ? MOST_OF_FLOAT / by : INFINITY, largest = (double)V(LARGEST);
+    const bool large = V(any_less)(V(set1)((REAL)(most < largest ? most : largest)), size);
+    vec value[V(VECTORS)], slopes[V(VECTORS)];
+    if (single && large) {
+        V(tanh_in_step)(from, number(by), true, value, slopes);
+    } else if (single) {
+        V(tanh_in_step)(from, number(by), false, value, slopes);
+    } else {
+        const struct V(tanh) tanh = V(tanh_of)(f64_mul(V(widen)(from), number(by)));
+        value[0] = tanh.value;
+        slopes[0] = tanh.slope;
+    }
+    for (int k = 0; k < V(VECTORS); k++) {
+        V(narrow)(u + k * f64_LANES, value[k]);
+        V(narrow)(low + k * f64_LANES, f64_sub(value[k], V(widen)(u + k * f64_LANES)));
+        if (slope) {
+            V(narrow)(slope + k * f64_LANES, slopes[k]);
+        }
+    }
+    if (large) { /* there may be infinities, which are kept */
+        REAL given[V(LANES)];
+        V(store)(given, x);
+        for (int i = 0; i < V(LANES); i++) {
+            const bool kept = fabs((double)given[i]) == INFINITY;
+            u[i] = kept ? given[i] : u[i];
+            low[i] = kept ? 0 : low[i];
+            if (slope) {
+                slope[i] = kept ? 0 : slope[i];
+            }
+        }
+    }
 }
 
-static void V(cap)(void *logits, size_t n, double by, void *low, void *slope) {
-    REAL *const u = logits, *const lows = low, *const slopes = slope;
-    const vec factor = number(by);
+static void V(cap)(const void *logits, size_t n, double by, void *capped, void *lows,
+                   void *slopes) {
+    const REAL *const from = logits;
+    REAL *const u = capped, *const low = lows, *const slope = slopes;
     size_t i = 0;
-    for (; i + f64_LANES <= n; i += f64_LANES) {
-        V(cap_lanes)(u + i, factor, lows + i, slopes + i);
+    for (; i + V(LANES) <= n; i += V(LANES)) {
+        V(cap_vector)(from + i, by, u + i, low + i, slope ? slope + i : NULL);
     }
     if (i < n) {
-        REAL part[3][f64_LANES] = {{0}};
+        REAL part[4][V(LANES)] = {{0}};
         const size_t size = (n - i) * sizeof(REAL);
-        memcpy(part[0], u + i, size);
-        V(cap_lanes)(part[0], factor, part[1], part[2]);
-        memcpy(u + i, part[0], size);
-        memcpy(lows + i, part[1], size);
-        memcpy(slopes + i, part[2], size);
+        memcpy(part[0], from + i, size);
+        V(cap_vector)(part[0], by, part[1], part[2], part[3]);
+        memcpy(u + i, part[1], size);
+        memcpy(low + i, part[2], size);
+        if (slope) {
+            memcpy(slope + i, part[3], size);
+        }
     }
 }
