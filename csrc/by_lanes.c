@@ -20,9 +20,15 @@ struct cells {
     char bytes[XENT_TILE_CLASSES * VECTOR > TILE ? XENT_TILE_CLASSES * VECTOR : TILE];
 };
 
-/* One thread's own memory. The last four are there with options, for second derivatives, for
- * numbers that are not the kernels' own and for logits that are asked for beside their terms only.
- */
+/* Of logits that are capped: see `cap` in kernels.h. */
+struct caps {
+    struct xent_tile low_tile, slopes_tile;
+    struct cells low, slopes;
+};
+
+/* One thread's own memory. The last five are there with options, for second derivatives, with a
+ * softcap, for numbers that are not the kernels' own and for logits that are asked for beside their
+ * terms only. */
 struct workspace {
     struct cells cells;
     struct xent_rows rows;
@@ -31,6 +37,7 @@ struct workspace {
     struct xent_edge edge; /* of the values, if they are streamed */
     struct weights *weights;
     struct second *second;
+    struct caps *caps;
     char *passage, *logits;
 };
 
@@ -75,7 +82,7 @@ static bool writes_own(const struct xent_job *job, bool wide) {
 
 /* The sizes of the parts of a workspace. */
 struct layout {
-    size_t weights, second, passage, logits;
+    size_t weights, second, caps, passage, logits;
 };
 
 /* Whether logits may be asked for when they have become terms. */
@@ -97,6 +104,7 @@ static struct layout layout_of(const struct xent_job *job) {
     return (struct layout){
         .weights = job->options ? xent_whole_lines(sizeof(struct weights)) : 0,
         .second = job->second ? xent_whole_lines(sizeof(struct second)) : 0,
+        .caps = job->caps ? xent_whole_lines(sizeof(struct caps)) : 0,
         .passage = needs_passage(job) ? sizeof(struct cells) : 0,
         .logits = keeps_logits(job) ? sizeof(struct cells) : 0,
     };
@@ -104,8 +112,8 @@ static struct layout layout_of(const struct xent_job *job) {
 
 size_t xent_lanes_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
-    return xent_whole_lines(sizeof(struct workspace)) + size.weights + size.second + size.passage +
-           size.logits;
+    return xent_whole_lines(sizeof(struct workspace)) + size.weights + size.second + size.caps +
+           size.passage + size.logits;
 }
 
 /* Lanes without a row are computed, too. */
@@ -120,10 +128,11 @@ static struct workspace *workspace_of(const struct xent_job *job, int member) {
     work->edge.filled = 0;
     const struct layout size = layout_of(job);
     const size_t weights = xent_whole_lines(sizeof *work);
-    const size_t second = weights + size.weights, passage = second + size.second;
-    const size_t logits = passage + size.passage;
+    const size_t second = weights + size.weights, caps = second + size.second;
+    const size_t passage = caps + size.caps, logits = passage + size.passage;
     work->weights = job->options ? (struct weights *)(void *)(p + weights) : NULL;
     work->second = job->second ? (struct second *)(void *)(p + second) : NULL;
+    work->caps = size.caps ? (struct caps *)(void *)(p + caps) : NULL;
     work->passage = size.passage ? p + passage : NULL;
     work->logits = size.logits ? p + logits : NULL;
     if (job->options) {
@@ -236,6 +245,21 @@ static void load_cells(const struct xent_job *job, struct xent_cells array, enum
     job->kernels->lanes_load(tile, array);
 }
 
+/* All cells at once, also those without a row. */
+static void cap(const struct xent_job *job, const struct xent_tile *tile, struct caps *caps) {
+    const size_t cells = tile->classes * (size_t)tile->pitch / job->itemsize;
+    const double by = job->options->scale / job->options->softcap;
+    caps->low_tile = caps->slopes_tile = *tile;
+    caps->low_tile.cells = caps->low.bytes;
+    caps->slopes_tile.cells = caps->slopes.bytes;
+    job->kernels->cap(tile->cells, cells, by, tile->cells, caps->low.bytes, caps->slopes.bytes);
+}
+
+/* The low parts of the logits; NULL: there are none. */
+static const struct xent_tile *low_of(const struct workspace *work) {
+    return work->caps ? &work->caps->low_tile : NULL;
+}
+
 static void load(const struct xent_job *job, const struct group *group, struct workspace *work) {
     const struct xent_problem *const problem = job->problem;
     const struct xent_tile *const tile = &group->tile;
@@ -245,6 +269,9 @@ static void load(const struct xent_job *job, const struct group *group, struct w
     for (size_t k = 0; mask && k < tile->classes; k++) {
         job->kernels->mask(line_of(tile, k), tile->rows, mask, xent_stride(job, MASK));
         mask += job->options->mask_stride;
+    }
+    if (work->caps) {
+        cap(job, tile, work->caps);
     }
 }
 
@@ -271,7 +298,7 @@ static void take_labels(const struct xent_job *job, const struct group *group, s
 
 /* A row whose label lists some classes, on its way to the tile of labels and to their sums. */
 struct listed_row {
-    const struct xent_tile *logits, *labels;
+    const struct xent_tile *logits, *low, *labels;
     size_t row, kept;
     double top;
     double of_kept; /* the label of the class kept apart */
@@ -279,7 +306,9 @@ struct listed_row {
 };
 
 static double logit_of(const struct xent_job *job, const struct listed_row *to, size_t class) {
-    return xent_real(job, line_of(to->logits, class) + to->row * job->itemsize);
+    const size_t offset = to->row * job->itemsize;
+    const double low = to->low ? xent_real(job, line_of(to->low, class) + offset) : 0;
+    return xent_real(job, line_of(to->logits, class) + offset) + low;
 }
 
 /* The sums are formed in double, where a tile of floats has the labels rounded. */
@@ -353,6 +382,7 @@ static void take_lists(const struct xent_job *job, const struct group *group,
     memset(labels->tile.cells, 0, labels->tile.classes * (size_t)labels->tile.pitch);
     for (size_t i = 0; i < group->tile.rows; i++) {
         struct listed_row row = {.logits = &group->tile,
+                                 .low = low_of(work),
                                  .labels = &labels->tile,
                                  .row = i,
                                  .kept = work->target[i],
@@ -378,7 +408,7 @@ static void take_distributions(const struct xent_job *job, const struct group *g
                given->swapped, &labels->tile, work->passage);
     job->kernels->lanes_take(&labels->tile, work->target, labels->of_kept);
     job->kernels->lanes_put(&labels->tile, work->target, zeros);
-    job->kernels->lanes_spread(tile, &labels->tile, job->options->class_weight, rows,
+    job->kernels->lanes_spread(tile, low_of(work), &labels->tile, job->options->class_weight, rows,
                                work->weights->counts);
     memcpy(labels->rest, rows->rest, sizeof labels->rest);
     memcpy(labels->spread, rows->spread, sizeof labels->spread);
@@ -405,7 +435,8 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
         take_distributions(job, group, work);
     }
     if (job->shares || job->listed_labels) {
-        job->kernels->lanes_spread(tile, NULL, options->class_weight, rows, weights->counts);
+        job->kernels->lanes_spread(tile, low_of(work), NULL, options->class_weight, rows,
+                                   weights->counts);
     }
     if (job->listed_labels) {
         take_lists(job, group, work);
@@ -420,7 +451,7 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
         const double label = has_labels(job) ? weights->labels.of_kept[i] * of_target : of_target;
         rows->own[i] = times(c.labels, label) + (present ? c.weights * of_target : 0);
         rows->square[i] = weights->of_row[i] * options->z_loss;
-        rows->target_slope[i] = 1;
+        rows->target_slope[i] = work->caps ? rows->target_slope[i] * XENT_SLOPE_UNIT : 1;
         if (job->shares) {
             weights->less.offset[i] = c.weights;
             weights->marks = weights->marks || unmasked < (double)tile->classes;
@@ -440,6 +471,16 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
     }
 }
 
+/* The targets' low parts and slopes, in their unit. */
+static void take_caps(const struct xent_job *job, struct workspace *work) {
+    static const double zeros[XENT_ROWS];
+    struct caps *const caps = work->caps;
+    job->kernels->lanes_take(&caps->low_tile, work->target, work->rows.target_low);
+    job->kernels->lanes_put(&caps->low_tile, work->target, zeros);
+    job->kernels->lanes_take(&caps->slopes_tile, work->target, work->rows.target_slope);
+    work->weights->less.slopes = &caps->slopes_tile;
+}
+
 /* Takes the targets out of the tile, and whatever else of the group finish needs. */
 static void take_rows(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
@@ -454,6 +495,9 @@ static void take_rows(const struct xent_job *job, const struct group *group,
     if (has_target(job)) {
         job->kernels->lanes_take(&group->tile, work->target, work->rows.target_logit);
     }
+    if (work->caps) {
+        take_caps(job, work);
+    }
     if (job->request.options) {
         take_coefficients(job, group, work);
     }
@@ -466,7 +510,7 @@ static void pass_over_rows(const struct group *group, struct workspace *work) {
     for (size_t i = 0; !work->weights->all_count && i < group->tile.rows; i++) {
         if (work->weights->of_row[i] == 0) {
             rows->others[i] = rows->others_low[i] = rows->exponent[i] = rows->shift[i] = 0;
-            rows->target_logit[i] = 0;
+            rows->target_logit[i] = rows->target_low[i] = 0;
         }
     }
 }
@@ -480,9 +524,9 @@ static void clear_rows(const struct xent_job *job, const struct xent_tile *tile,
     }
 }
 
-/* Terms less what every class gets of a row's label. */
-static void emit_shared(const struct xent_job *job, const struct group *group,
-                        struct workspace *work) {
+/* Terms less what every class gets of a row's label, times slopes. */
+static void emit_adjusted(const struct xent_job *job, const struct group *group,
+                          struct workspace *work) {
     const struct xent_tile *const tile = &group->tile;
     struct weights *const weights = work->weights;
     const struct xent_tile logits = {work->logits, tile->rows, tile->classes, tile->pitch};
@@ -507,8 +551,8 @@ static void emit(const struct xent_job *job, const struct group *group, struct w
         return;
     }
     job->finish->factors(&work->rows, group->tile.rows, job->single, &work->factors);
-    if (job->shares || has_labels(job)) {
-        emit_shared(job, group, work);
+    if (job->shares || has_labels(job) || work->caps) {
+        emit_adjusted(job, group, work);
     } else {
         job->kernels->lanes_emit(&group->tile, &work->factors);
     }
@@ -529,7 +573,7 @@ static void take_second(const struct xent_job *job, const struct group *group,
         second->weight[i] = work->weights->of_row[i] * xent_class_weight(job, second->label[i]);
     }
     if (job->problem->curvature_kind == XENT_LIGHTGBM) {
-        job->kernels->lanes_spread(&group->tile, NULL, NULL, &work->rows, second->unmasked);
+        job->kernels->lanes_spread(&group->tile, NULL, NULL, NULL, &work->rows, second->unmasked);
     }
 }
 
@@ -639,7 +683,8 @@ static void run_group(const struct xent_job *job, const struct group *group,
         take_second(job, group, work);
     }
     take_rows(job, group, work);
-    job->kernels->lanes_reduce(&group->tile, job->request.scale, from_exps, &work->rows);
+    job->kernels->lanes_reduce(&group->tile, low_of(work), job->request.scale, from_exps,
+                               &work->rows);
     if (job->request.options) {
         pass_over_rows(group, work);
     }

@@ -91,10 +91,10 @@ static struct layout layout_of(const struct xent_job *job) {
     const bool from_exps = xent_has(job, VALUES) && problem->output != XENT_LOG_SOFTMAX;
     const bool gathers = !job->loads_in_place;
     const bool scatters = xent_has(job, VALUES) && !emits_in_place(job);
-    const bool notes = takes_notes(job), caps = job->options && job->options->softcap > 0;
+    const bool notes = takes_notes(job);
     const size_t block = xent_whole_lines(XENT_BLOCK * job->itemsize);
     const size_t row = xent_whole_lines(problem->classes * job->itemsize);
-    const bool slopes = caps && (xent_has(job, VALUES) || job->notes_shard);
+    const bool slopes = job->caps && (xent_has(job, VALUES) || job->notes_shard);
     const size_t listed = xent_listed_labels(job);
     const struct xent_evaluation *evaluation = problem->evaluation;
     const size_t findings = evaluation ? count_blocks(job) * sizeof(struct xent_finding) : 0;
@@ -111,7 +111,7 @@ static struct layout layout_of(const struct xent_job *job) {
         .whole_sums = xent_whole_lines(2 * whole * sizeof(struct xent_sum)),
         .whole_notes = xent_whole_lines(whole * sizeof(struct xent_note)),
         .load = gathers ? block : 0,
-        .lows = caps ? block : 0,
+        .lows = job->caps ? block : 0,
         .store = scatters ? block : 0,
         .peaks = job->keeps_largest && !gathers ? block / XENT_PEAK : 0,
         .labels = job->dense_labels ? block : 0,
@@ -119,7 +119,7 @@ static struct layout layout_of(const struct xent_job *job) {
         .vector = xent_has(job, DIRECTION) ? block : 0,
         .findings = xent_whole_lines(findings),
         .terms = evaluation && evaluation->entropy ? block + PAGE : 0,
-        .uncapped = evaluation && caps ? block : 0,
+        .uncapped = evaluation && job->caps ? block : 0,
         .best = xent_whole_lines(xent_size_of_best(job)),
         .edge = job->plan.stream ? xent_whole_lines(sizeof(struct xent_edge)) : 0,
     };

@@ -28,16 +28,17 @@ static struct xent_request request_of(const struct xent_job *job) {
         .single = job->single,
         .options = options != NULL,
         .lse = options || job->problem->lse || job->problem->evaluation,
-        .scale = options && options->softcap > 0 ? options->softcap : scale,
+        .scale = job->caps ? options->softcap : scale,
     };
 }
 
 static void note_properties(struct xent_job *job) {
     const struct xent_problem *problem = job->problem;
     const struct xent_options *options = job->options;
+    job->caps = options && options->softcap > 0;
     job->reads_in_place = problem->dtype == xent_working_dtype(job) && !problem->swapped &&
                           xent_is_contiguous(job, problem->logits_stride) && !xent_has(job, MASK);
-    job->loads_in_place = job->reads_in_place && !(options && options->softcap > 0);
+    job->loads_in_place = job->reads_in_place && !job->caps;
     const enum xent_dtype values = xent_dtype_of_values(problem, problem->wide_values);
     job->stores_in_place =
         values == xent_working_dtype(job) && xent_is_contiguous(job, problem->values_stride);
@@ -157,7 +158,7 @@ struct xent_logits xent_load_to(const struct xent_job *job, const struct xent_pl
                                 size_t begin, size_t size, const struct xent_load_space *space) {
     const struct xent_options *options = job->options;
     const double scale = job->request.scale;
-    if (options && options->softcap > 0) {
+    if (job->caps) {
         const void *const uncapped = xent_load_uncapped(job, at, begin, size, space->u);
         job->kernels->cap(uncapped, size, options->scale / scale, space->u, space->low,
                           space->slopes);

@@ -45,6 +45,7 @@ struct xent_job {
      * they lie in their arrays as the kernels want them: contiguous, and nothing is to be done;
      * they are read in place if only a softcap is. */
     bool reads_in_place, loads_in_place, stores_in_place;
+    bool caps;            /* there is a softcap */
     bool rounds_in_place; /* values would be, but for their being halves */
     bool second;          /* derivatives are asked for; there are options then */
     bool keeps_largest;   /* apart from the others, for want of a target */

@@ -224,10 +224,10 @@ struct xent_lanes_bend {
 
 /* What is subtracted from the terms of rows side by side: (offset + labels * by_labels) * weights,
  * the weights being ones where they are NULL. Marked terms count as zero, and no offset is
- * subtracted from them. */
+ * subtracted from them. Then they are multiplied by slopes. */
 struct xent_lanes_less {
     double offset[XENT_ROWS], by_labels[XENT_ROWS];
-    const struct xent_tile *labels; /* or NULL */
+    const struct xent_tile *labels, *slopes; /* or NULL */
     const double *weights;
 };
 
@@ -324,17 +324,19 @@ struct xent_aside {
      * number. */                                                                                  \
     KERNEL(lanes_before, void,                                                                     \
            (const struct xent_tile *tile, const size_t *target, int64_t *before))                  \
-    /* The sums over all classes, `scale` times the logits; the terms take their place if `keep`.  \
-     */                                                                                            \
+    /* The sums over all classes, `scale` times the logits, of which the low parts may be NULL:    \
+     * zeros; the terms take the logits' place if `keep`. */                                       \
     KERNEL(lanes_reduce, void,                                                                     \
-           (const struct xent_tile *tile, double scale, bool keep, struct xent_rows *rows))        \
+           (const struct xent_tile *tile, const struct xent_tile *low, double scale, bool keep,    \
+            struct xent_rows *rows))                                                               \
     KERNEL(lanes_emit, void, (const struct xent_tile *tile, const struct xent_factors *factors))   \
     /* The classes of every row that are not masked: their `top`, their sum of weights (or of      \
      * ones) as `rest`, that of weights * (top - z) as `spread`, and how many they are; or with    \
      * labels, which may be of masked classes, the sums of labels * weights likewise. */           \
     KERNEL(lanes_spread, void,                                                                     \
-           (const struct xent_tile *tile, const struct xent_tile *labels, const double *weights,   \
-            struct xent_rows *rows, double *counts))                                               \
+           (const struct xent_tile *tile, const struct xent_tile *low,                             \
+            const struct xent_tile *labels, const double *weights, struct xent_rows *rows,         \
+            double *counts))                                                                       \
     /* What spread_terms gives, as `below`: of terms, and of logits that are no larger than        \
      * `target_logit`. */                                                                          \
     KERNEL(lanes_spread_terms, void,                                                               \

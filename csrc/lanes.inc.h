@@ -285,15 +285,23 @@ XENT_INLINE void V(refer_lanes_to)(V(vec) m, double scale, enum treatment treatm
     }
 }
 
-/* A strip of classes, as in rows.inc.h. */
-XENT_INLINE void V(reduce_classes)(const struct xent_tile *tile, size_t row, size_t class,
-                                   size_t count, const struct V(reference) * ref,
-                                   enum treatment treatment, bool keep, struct V(sum) * sum) {
-    const V(vec) zero = V(set1)(0);
+/* The low parts, zeros if there are none, as a tile. */
+XENT_INLINE struct xent_tile V(low_or_zeros)(const struct xent_tile *low) {
+    static REAL zeros[XENT_ROWS]; /* for every class */
+    return low ? *low : (struct xent_tile){.cells = (char *)zeros, .pitch = 0};
+}
+
+/* A strip of classes, as in rows.inc.h. The low parts are there where the treatment is SCALED. */
+XENT_INLINE void V(reduce_classes)(const struct xent_tile *tile, const struct xent_tile *low,
+                                   size_t row, size_t class, size_t count,
+                                   const struct V(reference) * ref, enum treatment treatment,
+                                   bool keep, struct V(sum) * sum) {
     struct V(exp) exps[V(STRIP)];
     for (size_t k = 0; k < count; k++) {
         const V(vec) x = V(load)(V(tile_at)(tile, class + k, row));
-        exps[k] = V(exp_parts)(x, zero, ref, treatment);
+        const V(vec) rest =
+            treatment == SCALED ? V(load)(V(tile_at)(low, class + k, row)) : V(set1)(0);
+        exps[k] = V(exp_parts)(x, rest, ref, treatment);
     }
     for (size_t k = 0; k < count; k++) {
         const V(vec) term = V(add_exp)(sum, exps[k]);
@@ -323,41 +331,44 @@ XENT_INLINE void V(note_sum)(const struct V(sum) * sum, struct xent_rows *rows, 
     }
 }
 
-XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, size_t row,
-                                  enum treatment treatment, bool keep,
+XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, const struct xent_tile *low,
+                                  size_t row, enum treatment treatment, bool keep,
                                   const struct V(reference) * ref, struct xent_rows *rows) {
     struct V(sum) sum = V(no_sum)();
     size_t class = 0;
     for (; class + V(STRIP) <= tile->classes; class += V(STRIP)) {
-        V(reduce_classes)(tile, row, class, V(STRIP), ref, treatment, keep, &sum);
+        V(reduce_classes)(tile, low, row, class, V(STRIP), ref, treatment, keep, &sum);
     }
-    V(reduce_classes)(tile, row, class, tile->classes - class, ref, treatment, keep, &sum);
+    V(reduce_classes)(tile, low, row, class, tile->classes - class, ref, treatment, keep, &sum);
     V(note_sum)(&sum, rows, row);
 }
 
 /* All references first: what one row waits for does not wait for another's sum. */
-XENT_INLINE void V(lanes_reduce_as)(const struct xent_tile *tile, double scale,
-                                    enum treatment treatment, bool keep, struct xent_rows *rows) {
+XENT_INLINE void V(lanes_reduce_as)(const struct xent_tile *tile, const struct xent_tile *low,
+                                    double scale, enum treatment treatment, bool keep,
+                                    struct xent_rows *rows) {
     struct V(reference) ref[XENT_ROWS / V(LANES)];
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
         const V(vec) m = V(lanes_max)(tile, row);
         V(refer_lanes_to)(m, scale, treatment, rows, row, &ref[row / V(LANES)]);
     }
     for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        V(reduce_vector)(tile, row, treatment, keep, &ref[row / V(LANES)], rows);
+        V(reduce_vector)(tile, low, row, treatment, keep, &ref[row / V(LANES)], rows);
     }
 }
 
-static void V(lanes_reduce)(const struct xent_tile *tile, double scale, bool keep,
-                            struct xent_rows *rows) {
-    if (scale != 1 && keep) {
-        V(lanes_reduce_as)(tile, scale, SCALED, true, rows);
-    } else if (scale != 1) {
-        V(lanes_reduce_as)(tile, scale, SCALED, false, rows);
+static void V(lanes_reduce)(const struct xent_tile *tile, const struct xent_tile *low, double scale,
+                            bool keep, struct xent_rows *rows) {
+    const bool scaled = low || scale != 1;
+    const struct xent_tile lows = V(low_or_zeros)(low);
+    if (scaled && keep) {
+        V(lanes_reduce_as)(tile, &lows, scale, SCALED, true, rows);
+    } else if (scaled) {
+        V(lanes_reduce_as)(tile, &lows, scale, SCALED, false, rows);
     } else if (keep) {
-        V(lanes_reduce_as)(tile, 1, SHIFTED, true, rows);
+        V(lanes_reduce_as)(tile, NULL, 1, SHIFTED, true, rows);
     } else {
-        V(lanes_reduce_as)(tile, 1, SHIFTED, false, rows);
+        V(lanes_reduce_as)(tile, NULL, 1, SHIFTED, false, rows);
     }
 }
 
@@ -393,7 +404,11 @@ static void V(lanes_emit_less)(const struct xent_tile *tile, const struct xent_f
                 const V(vec) label = V(load)(V(tile_at)(less->labels, k, row));
                 by = V(fma)(V(mul)(label, weight), by_labels, by);
             }
-            V(store)(e, V(times_less)(V(max)(zero, term), &factor, by));
+            V(vec) value = V(times_less)(V(max)(zero, term), &factor, by);
+            if (less->slopes) {
+                value = V(times_slope)(value, V(load)(V(tile_at)(less->slopes, k, row)));
+            }
+            V(store)(e, value);
         }
     }
 }
@@ -411,8 +426,8 @@ static void V(lanes_emit_shifted)(const struct xent_tile *tile, double scale, co
 }
 
 /* Eight rows of a tile. */
-XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, size_t row,
-                                const struct xent_tile *labels, const double *weights,
+XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, const struct xent_tile *low,
+                                size_t row, const struct xent_tile *labels, const double *weights,
                                 struct xent_rows *rows, double *counts) {
     const vec zero = number(0), one = number(1), masked = number(-INFINITY);
     vec top = masked, count = zero;
@@ -427,8 +442,9 @@ XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, size_t row,
         const vec c = labels ? f64_mul(V(widen)(V(tile_at)(labels, k, row)), weight)
                              : f64_less(masked, x, weight, zero);
         count = f64_add(count, f64_less(masked, x, one, zero));
+        const vec below = f64_sub(f64_sub(top, x), V(widen)(V(tile_at)(low, k, row)));
         V(carry)(&mass, c);
-        V(carry)(&spread, f64_less(zero, magnitude(c), f64_mul(c, f64_sub(top, x)), zero));
+        V(carry)(&spread, f64_less(zero, magnitude(c), f64_mul(c, below), zero));
     }
     f64_store(rows->top + row, top);
     f64_store(rows->rest + row, f64_add(mass.high, mass.low));
@@ -436,10 +452,12 @@ XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, size_t row,
     f64_store(counts + row, count);
 }
 
-static void V(lanes_spread)(const struct xent_tile *tile, const struct xent_tile *labels,
-                            const double *weights, struct xent_rows *rows, double *counts) {
+static void V(lanes_spread)(const struct xent_tile *tile, const struct xent_tile *low,
+                            const struct xent_tile *labels, const double *weights,
+                            struct xent_rows *rows, double *counts) {
+    const struct xent_tile lows = V(low_or_zeros)(low);
     for (size_t row = 0; row < tile->rows; row += f64_LANES) {
-        V(spread_rows)(tile, row, labels, weights, rows, counts);
+        V(spread_rows)(tile, &lows, row, labels, weights, rows, counts);
     }
 }
 

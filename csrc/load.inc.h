@@ -149,6 +149,17 @@ XENT_INLINE void V(tanh_in_step)(const REAL *from, vec by, bool hold, vec *value
     }
 }
 
+/* Infinite logits are not capped; their slope is zero as it is. */
+XENT_INLINE void V(keep_infinities)(V(vec) x, REAL *u, REAL *low) {
+    REAL given[V(LANES)];
+    V(store)(given, x);
+    for (int i = 0; i < V(LANES); i++) {
+        const bool keeps = fabs((double)given[i]) == INFINITY;
+        u[i] = keeps ? given[i] : u[i];
+        low[i] = keeps ? 0 : low[i];
+    }
+}
+
 /* A vector of classes; `slope` may be NULL. */
 XENT_INLINE void V(cap_vector)(const REAL *from, double by, REAL *u, REAL *low, REAL *slope) {
     const bool single = sizeof(REAL) == sizeof(float);
@@ -172,17 +183,8 @@ XENT_INLINE void V(cap_vector)(const REAL *from, double by, REAL *u, REAL *low, 
             V(narrow)(slope + k * f64_LANES, slopes[k]);
         }
     }
-    if (large) { /* there may be infinities, which are kept */
-        REAL given[V(LANES)];
-        V(store)(given, x);
-        for (int i = 0; i < V(LANES); i++) {
-            const bool kept = fabs((double)given[i]) == INFINITY;
-            u[i] = kept ? given[i] : u[i];
-            low[i] = kept ? 0 : low[i];
-            if (slope) {
-                slope[i] = kept ? 0 : slope[i];
-            }
-        }
+    if (large) {
+        V(keep_infinities)(x, u, low);
     }
 }
 

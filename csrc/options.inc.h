@@ -23,6 +23,15 @@ struct V(adjustment) {
     V(vec) by_labels, by_weights;
 };
 
+/* Large numbers get the unit before and small ones after the slope: nothing overflows, nor loses
+ * digits that the result has. */
+XENT_INLINE V(vec) V(times_slope)(V(vec) x, V(vec) slope) {
+    const V(vec) one = V(set1)(1), unit = V(set1)((REAL)XENT_SLOPE_UNIT);
+    const V(vec) size = V(max)(V(sub)(V(set1)(0), x), x);
+    const V(vec) before = V(less)(size, one, one, unit), after = V(less)(size, one, unit, one);
+    return V(mul)(V(mul)(V(mul)(x, before), slope), after);
+}
+
 XENT_INLINE V(vec) V(adjust)(V(vec) term, const struct V(factor) * factor,
                              const struct V(adjustment) * by, size_t i, size_t lanes) {
     const V(vec) zero = V(set1)(0);
@@ -35,15 +44,7 @@ XENT_INLINE V(vec) V(adjust)(V(vec) term, const struct V(factor) * factor,
         offset = V(fma)(V(load_part)(by->labels, i, lanes), by->by_labels, offset);
     }
     const V(vec) x = V(times_less)(V(max)(zero, term), factor, offset);
-    if (!by->slopes) {
-        return x;
-    }
-    /* Large numbers get the unit before and small ones after the slope: nothing overflows, nor
-     * loses digits that the result has. */
-    const V(vec) one = V(set1)(1), unit = V(set1)((REAL)XENT_SLOPE_UNIT);
-    const V(vec) size = V(max)(V(sub)(zero, x), x);
-    const V(vec) before = V(less)(size, one, one, unit), after = V(less)(size, one, unit, one);
-    return V(mul)(V(mul)(V(mul)(x, before), V(load_part)(by->slopes, i, lanes)), after);
+    return by->slopes ? V(times_slope)(x, V(load_part)(by->slopes, i, lanes)) : x;
 }
 
 static void V(emit_adjusted)(const struct xent_emission *emission, const struct xent_adjustment *by,

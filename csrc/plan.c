@@ -47,10 +47,11 @@ static bool in_fresh_pages(const struct xent_problem *problem) {
 static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool only_weighs = options->label_smoothing == 0 && options->z_loss == 0 &&
-                             options->scale == 1 && !options->mask.data;
+                             options->scale == 1 && options->softcap == 0 && !options->mask.data;
     const bool second = problem->curvature.data || problem->vector.data;
     const bool labels = problem->target.data || options->labels.probabilities.data;
-    if (options->softcap > 0 || (second && !(problem->target.data && only_weighs))) {
+    if ((second && !(problem->target.data && only_weighs)) ||
+        (options->softcap > 0 && (problem->evaluation || !labels))) {
         return false;
     }
     return labels || xent_only_transform(options);

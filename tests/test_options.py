@@ -648,6 +648,24 @@ def test_softcap_keeps_what_rounding_leaves_over(rng, dtype, classes):
     np.testing.assert_allclose(grad, exact, rtol=2.5e-7 if dtype == np.float32 else 1e-13, atol=1e-30)
 
 
+@pytest.mark.parametrize("classes", [2, 10, 100, 300])
+@pytest.mark.parametrize("labels", ["smoothed", "dense", "listed"])
+def test_a_softcap_rounds_no_distance_from_the_top(rng, dtype, classes, labels):
+    """Neither those of what is smoothed nor of labels over several classes: nearly saturated logits tell."""
+    x = rng.normal(60, 0.5, size=(1000, classes)).astype(dtype)
+    target, given = rng.integers(classes, size=1000), {"softcap": 30.0, "reduction": "none"}
+    if labels == "smoothed":
+        given["label_smoothing"] = 1.0
+    elif labels == "dense":
+        target = rng.dirichlet(np.ones(classes), size=1000).astype(dtype)
+    else:
+        target = rng.integers(classes, size=(1000, 2)), np.tile(np.array([0.75, 0.25], dtype), (1000, 1))
+    wide = (target[0], target[1].astype(float)) if labels == "listed" else target
+    exact = reference.cross_entropy(x.astype(float), wide.astype(float) if labels == "dense" else wide, **given)
+    bound = 1 if dtype == np.float32 else 256  # of float64 tanh itself is rounded
+    assert ulps(xent.cross_entropy(x, target, **given), exact) <= bound
+
+
 def test_slope_of_a_saturated_softcap(dtype):
     """1 - tanh^2 where tanh is nearly one: about 4 e^-2y."""
     x = np.array([[40.0, 3.0, -41.0]], dtype)
