@@ -51,11 +51,20 @@ static double exact_lse(const struct xent_job *job, const struct xent_place *at)
     }
 }
 
-/* Near zero, where it is the logarithm of a sum near one, an lse has few digits of its own: there
- * the sum is formed again, more precisely: first to some 100 bits of the largest logit. */
-static double precise_lse(const struct xent_job *job, size_t row) {
+/* An lse that has been formed to some 100 bits of the largest logit. Logits that are scaled or
+ * capped are rounded themselves. */
+static double exact_if_lost(const struct xent_job *job, size_t row, double largest, double lse) {
+    const struct xent_options *options = job->options;
     const double lost = job->single ? 0x1p-64 : 0x1p-40;
+    const bool exact = !options || (options->scale == 1 && options->softcap == 0);
+    if (!exact || !(fabs(lse) < lost * fabs(largest))) {
+        return lse;
+    }
     const struct xent_cursor at = xent_at_row(job, row);
+    return exact_lse(job, &at.place);
+}
+
+static double precise_lse(const struct xent_job *job, const struct xent_place *at, size_t row) {
     const size_t classes = job->problem->classes;
     enum { AT_ONCE = 1024 }; /* classes: what a thread's stack has room for */
     double u[AT_ONCE], low[AT_ONCE], largest = -INFINITY;
@@ -63,20 +72,81 @@ static double precise_lse(const struct xent_job *job, size_t row) {
     struct xent_near_one sum = {0};
     for (size_t begin = 0; begin < classes; begin += AT_ONCE) {
         const size_t left = classes - begin, size = left < AT_ONCE ? left : AT_ONCE;
-        const struct xent_logits logits = xent_load(job, &at.place, begin, size, &space);
+        const struct xent_logits logits = xent_load(job, at, begin, size, &space);
         job->kernels->sum_near_one(&logits, size, &sum);
         largest = fmax(largest, job->kernels->largest(logits.u, size, XENT_NO_CLASS, NULL));
     }
-    const double lse = job->finish->log_near_one(&sum);
-    /* Logits that are scaled or capped are rounded themselves. */
-    const struct xent_options *options = job->options;
-    const bool exact = !options || (options->scale == 1 && options->softcap == 0);
-    return exact && fabs(lse) < lost * fabs(largest) ? exact_lse(job, &at.place) : lse;
+    return exact_if_lost(job, row, largest, job->finish->log_near_one(&sum));
+}
+
+/* Rows of few classes, so many at once. */
+struct few {
+    size_t count, row[XENT_ROWS_AT_ONCE];
+    double largest[XENT_ROWS_AT_ONCE];
+    double z[XENT_TILE_CLASSES][XENT_ROWS_AT_ONCE];
+};
+
+static void add_row(const struct xent_job *job, const struct xent_place *at, size_t row,
+                    struct few *few) {
+    const size_t i = few->count++, classes = job->problem->classes;
+    double u[XENT_TILE_CLASSES], low[XENT_TILE_CLASSES], largest = -INFINITY; /* or floats */
+    const struct xent_load_space space = {(char *)u, (char *)low, NULL};
+    const struct xent_logits logits = xent_load(job, at, 0, classes, &space);
+    const char *const highs = logits.u, *const lows = logits.low;
+    for (size_t k = 0; k < classes; k++) {
+        const double x = xent_real(job, highs + k * job->itemsize);
+        const double rest = lows ? xent_real(job, lows + k * job->itemsize) : 0;
+        few->z[k][i] = logits.scale * (x + rest);
+        largest = fmax(largest, x);
+    }
+    few->row[i] = row;
+    few->largest[i] = largest;
+}
+
+/* Finds their lse, and forgets them. */
+static void finish_few(const struct xent_job *job, struct few *few) {
+    double lse[XENT_ROWS_AT_ONCE];
+    for (size_t k = 0; k < job->problem->classes; k++) {
+        for (size_t i = few->count; i < XENT_ROWS_AT_ONCE; i++) {
+            few->z[k][i] = 0;
+        }
+    }
+    job->finish->lse_near_zero(few->z[0], job->problem->classes, lse);
+    for (size_t i = 0; i < few->count; i++) {
+        job->problem->lse[few->row[i]] = exact_if_lost(job, few->row[i], few->largest[i], lse[i]);
+    }
+    few->count = 0;
+}
+
+/* Near zero, where it is the logarithm of a sum near one, an lse has few digits of its own: there
+ * the sum is formed again, more precisely. */
+static void make_precise(const struct xent_job *job, const struct xent_rows *rows, size_t first,
+                         size_t count) {
+    const double near_zero = 0.5;
+    struct xent_cursor at = xent_at_row(job, first);
+    struct few few;
+    few.count = 0;
+    for (size_t i = 0; i < count; i++, xent_advance(&at, job, 1)) {
+        const size_t row = first + i;
+        if (!(fabs(rows->lse[i]) < near_zero)) {
+            continue;
+        }
+        if (job->problem->classes > XENT_TILE_CLASSES) {
+            job->problem->lse[row] = precise_lse(job, &at.place, row);
+            continue;
+        }
+        add_row(job, &at.place, row, &few);
+        if (few.count == XENT_ROWS_AT_ONCE) {
+            finish_few(job, &few);
+        }
+    }
+    if (few.count > 0) {
+        finish_few(job, &few);
+    }
 }
 
 void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t first,
                       size_t count) {
-    const double near_zero = 0.5;
     const struct xent_problem *problem = job->problem;
     job->finish->finish(rows, count, &job->request);
     if (problem->loss) {
@@ -85,9 +155,10 @@ void xent_finish_rows(const struct xent_job *job, struct xent_rows *rows, size_t
     if (problem->evaluation) {
         xent_finish_evaluation(job, rows, first, count);
     }
-    for (size_t i = 0; problem->lse && i < count; i++) {
-        /* The logits of whole rows may not be here. */
-        const bool near = fabs(rows->lse[i]) < near_zero && !job->knows_whole;
-        problem->lse[first + i] = near ? precise_lse(job, first + i) : rows->lse[i];
+    if (problem->lse) {
+        memcpy(problem->lse + first, rows->lse, count * sizeof *rows->lse);
+    }
+    if (problem->lse && !job->knows_whole) { /* else the logits of whole rows may not be here */
+        make_precise(job, rows, first, count);
     }
 }

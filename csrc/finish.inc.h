@@ -501,13 +501,18 @@ static void entropies(struct xent_rows *rows, size_t count, const struct xent_re
     }
 }
 
+/* ln of sums as in struct xent_near_one. */
+XENT_INLINE vec logs_near_one(vec ones, struct pair beside) {
+    const vec unit = number(1 / f64_ONE_WITH_HEADROOM), one = number(1);
+    struct pair excess = subtract(f64_sub(ones, one), negative(f64_mul(beside.high, unit)), false);
+    excess.low = f64_add(excess.low, f64_mul(beside.low, unit));
+    const struct logarithm log = log_one_plus(excess, false);
+    return in_nats(log.exponent, number(0), log.of_fraction, false);
+}
+
 static double log_near_one(const struct xent_near_one *sum) {
-    const struct two beside = {sum->beside.high / f64_ONE_WITH_HEADROOM,
-                               sum->beside.low / f64_ONE_WITH_HEADROOM};
-    const struct two excess = add_two((struct two){sum->ones - 1, 0}, beside);
-    const struct pair x = {number(excess.high), number(excess.low)};
-    const struct logarithm log = log_one_plus(x, false);
-    return first(in_nats(log.exponent, number(0), log.of_fraction, false));
+    const struct pair beside = {number(sum->beside.high), number(sum->beside.low)};
+    return first(logs_near_one(number(sum->ones), beside));
 }
 
 /* ---- What exponentials are multiplied by -------------------------------------------------------

@@ -79,8 +79,8 @@ struct xent_near_one {
     struct two beside;
 };
 
-/* Rows that are finished together at the most. */
-enum { XENT_ROWS = 64 };
+/* Rows that are finished together at the most, and those whose scalars are in one vector. */
+enum { XENT_ROWS = 64, XENT_ROWS_AT_ONCE = 8 };
 
 /* The most classes of rows that lie side by side: from about so many on a row by itself fills the
  * vectors. A row's bits depend on it. */
@@ -372,6 +372,8 @@ struct xent_aside {
            (struct xent_rows * rows, size_t count, const struct xent_request *request))            \
     /* ln of the sum, as accurate as is what it exceeds one by. */                                 \
     KERNEL(log_near_one, double, (const struct xent_near_one *sum))                                \
+    /* The same of eight rows at once, given z: one class of all of them after the other. */       \
+    KERNEL(lse_near_zero, void, (const double *z, size_t classes, double *lse))                    \
     /* What the terms of so many of a row's blocks are multiplied by. */                           \
     KERNEL(block_factors, void,                                                                    \
            (const struct xent_rows *rows, size_t row, const struct xent_sum *blocks, size_t count, \

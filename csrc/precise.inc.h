@@ -81,30 +81,48 @@ XENT_INLINE struct pair add_precisely(struct pair a, struct pair b) {
                        (struct pair){f64_add(lost, f64_add(a.low, b.low)), number(0)});
 }
 
+/* The sum on its way, for each lane. */
+struct precise_sum {
+    struct pair beside;
+    vec ones;
+};
+
+static const double LEAST = -800; /* e^-800 is nothing beside a subnormal */
+
+XENT_INLINE void add_exp_precisely(struct precise_sum *sum, vec z) {
+    const vec least = number(LEAST), zero = number(0);
+    const struct precise_exp e = exp_precisely(f64_max(least, z));
+    const struct pair beside = {f64_less(least, z, e.beside.high, zero),
+                                f64_less(least, z, e.beside.low, zero)};
+    sum->beside = add_precisely(sum->beside, beside);
+    sum->ones = f64_add(sum->ones, e.one);
+}
+
+static void lse_near_zero(const double *z, size_t classes, double *lse) {
+    struct precise_sum sum = {{number(0), number(0)}, number(0)};
+    for (size_t k = 0; k < classes; k++) {
+        add_exp_precisely(&sum, f64_load(z + k * f64_LANES));
+    }
+    f64_store(lse, logs_near_one(sum.ones, sum.beside));
+}
+
 #endif
 
 static void V(sum_near_one)(const struct xent_logits *logits, size_t n, struct xent_near_one *sum) {
     const REAL *const u = logits->u, *const lows = logits->low;
-    const vec least = number(-800); /* e^-800 is nothing beside a subnormal */
-    struct pair beside = {number(0), number(0)};
-    vec ones = number(0);
+    struct precise_sum lanes = {{number(0), number(0)}, number(0)};
     for (size_t i = 0; i < n; i += f64_LANES) {
         double lane[f64_LANES];
         for (size_t k = 0; k < f64_LANES; k++) {
             const double x = i + k < n ? (double)u[i + k] : -INFINITY;
             lane[k] = logits->scale * (lows && i + k < n ? x + (double)lows[i + k] : x);
         }
-        const vec exponent = f64_load(lane);
-        const struct precise_exp e = exp_precisely(f64_max(least, exponent));
-        beside = add_precisely(beside,
-                               (struct pair){f64_less(least, exponent, e.beside.high, number(0)),
-                                             f64_less(least, exponent, e.beside.low, number(0))});
-        ones = f64_add(ones, e.one);
+        add_exp_precisely(&lanes, f64_load(lane));
     }
     double high[f64_LANES], low[f64_LANES], one[f64_LANES];
-    f64_store(high, beside.high);
-    f64_store(low, beside.low);
-    f64_store(one, ones);
+    f64_store(high, lanes.beside.high);
+    f64_store(low, lanes.beside.low);
+    f64_store(one, lanes.ones);
     for (size_t k = 0; k < f64_LANES; k++) {
         const struct two both = add_two(sum->beside, (struct two){high[k], low[k]});
         sum->beside = add_exactly(both.high, both.low);

@@ -173,6 +173,16 @@ def test_of_equal_classes_the_first_is_first(dtype, classes):
     np.testing.assert_array_equal(found.top_k_indices, [[1, classes - 1, 0, 2]])
 
 
+@pytest.mark.parametrize("classes", [2, 100, 300])
+def test_lse_near_zero_with_a_softcap(rng, dtype, classes):
+    """It has few digits of its own; what a float does not hold of the tanh has to be among them."""
+    x = rng.normal(-np.log(classes), 0.1, size=(1000, classes)).astype(dtype)
+    exact = reference.evaluate(x.astype(float), softcap=30.0).lse
+    assert np.abs(exact).max() < 0.5
+    actual = xent.evaluate(x, softcap=30.0, outputs=["lse"]).lse
+    np.testing.assert_allclose(actual, exact, rtol=1e-7 if dtype == np.float32 else 1e-12, atol=1e-14)
+
+
 def test_a_softcap_does_not_make_ties(dtype):
     x = np.zeros((1, 3000), dtype)
     x[0, [7, 2900]] = 300, 301
