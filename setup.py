@@ -1,6 +1,8 @@
 """What pyproject.toml cannot say: the flags of each instruction set."""
 
+import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -67,15 +69,18 @@ class BuildExt(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compile the C core, then let Cython's module link it."""
-        units = [(name, []) for name in COMMON_SOURCES]
-        units += [(f"isa_{isa}.c", ISA_FLAGS[isa]) for isa in ISAS]
-        for name, isa_flags in units:
-            ext.extra_objects += self.compiler.compile(
-                [str(CSRC / name)],
-                output_dir=self.build_temp,
-                extra_postargs=[*FLAGS, *WARNINGS, *isa_flags],
-                depends=[str(header) for header in CSRC.glob("*.h")],
-            )
+        headers = [str(header) for header in CSRC.glob("*.h")]
+
+        def compile_unit(name: str, isa_flags: list[str]) -> list[str]:
+            flags = [*FLAGS, *WARNINGS, *isa_flags]
+            source = str(CSRC / name)
+            return self.compiler.compile([source], output_dir=self.build_temp, extra_postargs=flags, depends=headers)
+
+        units = [(f"isa_{isa}.c", ISA_FLAGS[isa]) for isa in ISAS]  # first, because they take a minute
+        units += [(name, []) for name in COMMON_SOURCES]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for objects in pool.map(compile_unit, *zip(*units, strict=True)):
+                ext.extra_objects += objects
         super().build_extension(ext)
 
 
