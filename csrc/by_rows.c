@@ -141,16 +141,16 @@ static void *take(char **p, size_t size) {
     return size ? part : NULL;
 }
 
-static struct workspace workspace_of(const struct xent_job *job, int member) {
+/* In its place, because a copy of all that there is room for takes longer than a short call. */
+static void divide_workspace(const struct xent_job *job, int member, struct workspace *work) {
     const struct layout size = layout_of(job);
-    struct workspace work;
     char *p = xent_workspace(job, member);
     for (int i = 0; i < 2; i++) {
-        work.scalars[i] = take(&p, size.scalars);
+        work->scalars[i] = take(&p, size.scalars);
     }
-    work.spaces = size.spaces;
+    work->spaces = size.spaces;
     for (size_t i = 0; i < size.spaces; i++) {
-        work.rows[i] = (struct row_space){
+        work->rows[i] = (struct row_space){
             .blocks = {take(&p, size.sums), take(&p, size.notes), count_blocks(job)},
             .exps = take(&p, size.exps),
             .factors = take(&p, size.factors),
@@ -163,28 +163,27 @@ static struct workspace workspace_of(const struct xent_job *job, int member) {
         };
     }
     if (job->knows_whole) {
-        work.whole.sums = take(&p, size.whole_sums);
-        work.whole.notes = take(&p, size.whole_notes);
-        work.whole.count = job->problem->statistics->blocks;
+        work->whole.sums = take(&p, size.whole_sums);
+        work->whole.notes = take(&p, size.whole_notes);
+        work->whole.count = job->problem->statistics->blocks;
     }
-    work.load = (struct xent_load_space){.u = take(&p, size.load), .low = take(&p, size.lows)};
-    work.store = take(&p, size.store);
-    work.peaks = take(&p, size.peaks);
-    work.labels = take(&p, size.labels);
-    work.labels_out = take(&p, size.labels);
-    work.bent = take(&p, size.bent);
-    work.vector = take(&p, size.vector);
-    work.evaluation = (struct xent_evaluation_space){
+    work->load = (struct xent_load_space){.u = take(&p, size.load), .low = take(&p, size.lows)};
+    work->store = take(&p, size.store);
+    work->peaks = take(&p, size.peaks);
+    work->labels = take(&p, size.labels);
+    work->labels_out = take(&p, size.labels);
+    work->bent = take(&p, size.bent);
+    work->vector = take(&p, size.vector);
+    work->evaluation = (struct xent_evaluation_space){
         .terms = take(&p, size.terms),
         .uncapped = take(&p, size.uncapped),
         .best = take(&p, size.best),
     };
-    work.edge = take(&p, size.edge);
-    if (work.edge) {
-        work.edge->at = NULL;
-        work.edge->filled = 0;
+    work->edge = take(&p, size.edge);
+    if (work->edge) {
+        work->edge->at = NULL;
+        work->edge->filled = 0;
     }
-    return work;
 }
 
 /* A load that shares its low address bits with a store just before it waits for that store. So the
@@ -201,7 +200,8 @@ static char *move_from(char *exps, const char *logits, size_t distance) {
 /* A row on its way through the pipeline. */
 struct row {
     struct xent_place at;
-    struct row_space space;
+    struct row_space *space;
+    char *exps;          /* the space's, moved */
     struct parts merged; /* the same blocks, or those of the whole row, once it is merged */
     struct xent_rows *scalars;
     size_t lane;   /* of the scalars */
@@ -215,18 +215,19 @@ struct row {
 /* A row of one of the two batches. It is filled where it stays: what is copied as a whole right
  * after its parts were written has to wait for them. */
 static void begin_row(const struct xent_job *job, const struct xent_place *at,
-                      const struct workspace *work, size_t batch, size_t lane, struct row *row) {
+                      struct workspace *work, size_t batch, size_t lane, struct row *row) {
     row->at = *at;
-    row->space = work->rows[(batch * batch_size(job) + lane) % work->spaces];
-    if (row->space.exps) {
-        row->space.exps =
-            move_from(row->space.exps, xent_address(job, LOGITS, at), (batch * 2 + 1) * (PAGE / 4));
+    row->space = &work->rows[(batch * batch_size(job) + lane) % work->spaces];
+    row->exps = row->space->exps;
+    if (row->exps) {
+        const size_t distance = (batch * 2 + 1) * (PAGE / 4);
+        row->exps = move_from(row->exps, xent_address(job, LOGITS, at), distance);
     }
     row->scalars = work->scalars[batch];
     row->lane = lane;
     row->counts = !job->options || xent_row_weight(job, at) != 0;
     row->target = XENT_NO_CLASS; /* or else found while the blocks are reduced */
-    row->merged = job->knows_whole ? work->whole : row->space.blocks;
+    row->merged = job->knows_whole ? work->whole : row->space->blocks;
     if (row->counts && xent_has(job, TARGET)) {
         row->target = xent_read_class(job, at) - job->offset; /* which wraps where it is before */
     }
@@ -301,7 +302,7 @@ static void note_vector(const struct xent_job *job, struct xent_note *note, cons
 /* Whether a block has masked classes, whose terms are negative. */
 static bool is_marked(const struct xent_job *job, const struct row *row, size_t index) {
     return job->shares &&
-           xent_has_masked(&row->space.blocks.notes[index], block_at(job, index).size);
+           xent_has_masked(&row->space->blocks.notes[index], block_at(job, index).size);
 }
 
 /* Whether halves are reduced where they are, not by way of a buffer. */
@@ -325,7 +326,7 @@ static void reduce_half_block(const struct xent_job *job, const struct row *row,
     aside->ahead_peaks = NULL;
     aside->keeps_skip = false;
     aside->spread = NULL;
-    job->kernels->reduce_halves(&from, block.size, skip, aside, &row->space.blocks.sums[index]);
+    job->kernels->reduce_halves(&from, block.size, skip, aside, &row->space->blocks.sums[index]);
 }
 
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
@@ -337,7 +338,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     }
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
-    const struct row_space *space = &row->space;
+    const struct row_space *space = row->space;
     struct xent_load_space load = work->load;
     load.slopes = space->slopes ? space->slopes + offset : NULL;
     const struct xent_logits logits = xent_load(job, &row->at, block.begin, block.size, &load);
@@ -352,7 +353,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
         found.known = false; /* of the others it is not */
     }
     const double max = largest_but(job, &logits, block, skip, found);
-    aside->exps = space->exps ? space->exps + offset : NULL;
+    aside->exps = row->exps ? row->exps + offset : NULL;
     aside->source = xent_logits_at(job, &row->at, block.begin);
     aside->source_stride = job->problem->logits_stride;
     aside->ahead_peaks = work->peaks;
@@ -446,7 +447,7 @@ static void merge_row(const struct xent_job *job, struct row *row, size_t index,
     scalars->shift[lane] = sum.shift;
     if (job->options) {
         row->shares = xent_take_coefficients(job, &row->at, blocks->notes, blocks->count, kept,
-                                             known, &row->space.listed, scalars, lane);
+                                             known, &row->space->listed, scalars, lane);
     } else if (kept) {
         scalars->target_logit[lane] = kept->logit;
     } else {
@@ -455,7 +456,7 @@ static void merge_row(const struct xent_job *job, struct row *row, size_t index,
     }
     row->target = kept ? kept->kept - job->offset : row->target;
     if (job->problem->evaluation) {
-        const struct xent_blocks found = {blocks->notes, row->space.findings, blocks->sums,
+        const struct xent_blocks found = {blocks->notes, row->space->findings, blocks->sums,
                                           blocks->count};
         xent_evaluate_row(job, &row->at, index, &row->label, &found, kept, best, scalars, lane);
     }
@@ -480,7 +481,7 @@ static void take_second(const struct xent_job *job, struct row *row) {
     if (!job->second || !row->counts) {
         return;
     }
-    const struct row_space *space = &row->space;
+    const struct row_space *space = row->space;
     row->second = xent_second_of(job, row->scalars, row->lane, row->shares.unmasked);
     struct two sum = {0, 0};
     double of_kept = 0;
@@ -516,7 +517,7 @@ static void pass_over_row(const struct xent_job *job, const struct row *row) {
 /* What becomes of a row when its blocks are reduced: statistics, or what finish works on. */
 static void conclude_row(const struct xent_job *job, struct row *row, size_t index,
                          struct xent_best *best) {
-    const struct parts *const blocks = &row->space.blocks;
+    const struct parts *const blocks = &row->space->blocks;
     if (job->notes_shard && row->counts) {
         xent_note_row(job, &row->at, index, blocks->sums, blocks->notes, blocks->count);
     } else if (job->notes_shard) {
@@ -531,7 +532,7 @@ static void conclude_row(const struct xent_job *job, struct row *row, size_t ind
 /* Whether the sum of the row is that of its only block, in the same units. */
 static bool is_one_sum(const struct xent_job *job, const struct row *row) {
     const struct xent_rows *const scalars = row->scalars;
-    const struct xent_sum *const block = &row->space.blocks.sums[0];
+    const struct xent_sum *const block = &row->space->blocks.sums[0];
     return count_blocks(job) == 1 && scalars->exponent[row->lane] == block->exponent &&
            scalars->shift[row->lane] == block->shift;
 }
@@ -540,7 +541,7 @@ static bool is_one_sum(const struct xent_job *job, const struct row *row) {
  * of all rows where each is one block. */
 static void take_factors(const struct xent_job *job, const struct row *rows, size_t count) {
     struct xent_factors factors;
-    if (!rows->space.exps) {
+    if (!rows->exps) {
         return;
     }
     if (count_blocks(job) == 1) {
@@ -549,11 +550,11 @@ static void take_factors(const struct xent_job *job, const struct row *rows, siz
     for (size_t i = 0; i < count; i++) {
         const struct row *const row = &rows[i];
         if (is_one_sum(job, row)) {
-            *row->space.factors =
+            *row->space->factors =
                 (struct xent_factor){factors.high[i], factors.low[i], factors.post[i]};
         } else if (row->counts) {
-            job->finish->block_factors(row->scalars, row->lane, row->space.blocks.sums,
-                                       count_blocks(job), &job->request, row->space.factors);
+            job->finish->block_factors(row->scalars, row->lane, row->space->blocks.sums,
+                                       count_blocks(job), &job->request, row->space->factors);
         }
     }
 }
@@ -608,7 +609,7 @@ static void subtract_options(const struct xent_job *job, const struct row *row,
     const double share = row->shares.weights != 0 ? upstream * row->shares.weights : 0;
     const bool marked = is_marked(job, row, index), weighs = job->shares && job->class_weight;
     const char *const weights = job->class_weight ? (const char *)job->class_weight + offset : NULL;
-    outlet->adjusts = row->space.slopes || marked || (job->dense_labels && weighs);
+    outlet->adjusts = row->space->slopes || marked || (job->dense_labels && weighs);
     if (!outlet->adjusts && job->dense_labels) {
         outlet->emission.labels =
             xent_load_weighed_labels(job, &row->at, block.begin, block.size, work->labels_out);
@@ -623,7 +624,7 @@ static void subtract_options(const struct xent_job *job, const struct row *row,
     if (outlet->adjusts) {
         outlet->adjustment = (struct xent_adjustment){
             .weights = weights,
-            .slopes = row->space.slopes ? row->space.slopes + offset : NULL,
+            .slopes = row->space->slopes ? row->space->slopes + offset : NULL,
             .by_labels = upstream * row->shares.labels,
             .by_weights = share,
         };
@@ -636,13 +637,13 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
     outlet->emission.exps = NULL;
     outlet->adjusts = false;
     outlet->in_place = emits_in_place(job);
-    if (!row->space.exps || !row->counts) {
+    if (!row->exps || !row->counts) {
         return;
     }
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
-    outlet->emission.exps = row->space.exps + offset;
-    outlet->emission.factor = row->space.factors[index];
+    outlet->emission.exps = row->exps + offset;
+    outlet->emission.factor = row->space->factors[index];
     outlet->emission.offset = 0;
     outlet->emission.labels = NULL;
     outlet->emission.own = XENT_NO_CLASS;
@@ -679,7 +680,7 @@ static double product(double coefficient, double upstream) {
 /* What is emitted there: the block's terms do not tell. */
 static void emit_kept(const struct xent_job *job, const struct row *row, size_t index,
                       const struct outlet *outlet, char *out) {
-    const struct xent_note *note = &row->space.blocks.notes[index];
+    const struct xent_note *note = &row->space->blocks.notes[index];
     const double coefficient =
         row->shares.labels * note->label + row->shares.weights * note->weight;
     const double upstream = row->scalars->upstream[row->lane];
@@ -697,22 +698,22 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
                         const struct outlet *outlet) {
     const double upstream = row->scalars->upstream[row->lane];
     const struct xent_factor *factor = &outlet->emission.factor;
-    for (size_t k = 0; k < row->space.listed.count; k++) {
-        const size_t class = row->space.listed.class[k] - job->offset;
+    for (size_t k = 0; k < row->space->listed.count; k++) {
+        const size_t class = row->space->listed.class[k] - job->offset;
         if (!block_has(block, class) || class == row->target) {
             continue;
         }
         const size_t offset = class * job->itemsize;
-        const struct xent_note *note = &row->space.blocks.notes[class / XENT_BLOCK];
+        const struct xent_note *note = &row->space->blocks.notes[class / XENT_BLOCK];
         const bool apart = class == note->kept;
-        const double kept = apart ? 0 : xent_real(job, row->space.exps + offset);
+        const double kept = apart ? 0 : xent_real(job, row->exps + offset);
         const double slope =
-            row->space.slopes ? xent_real(job, row->space.slopes + offset) * XENT_SLOPE_UNIT : 1;
+            row->space->slopes ? xent_real(job, row->space->slopes + offset) * XENT_SLOPE_UNIT : 1;
         const double weight = job->options->class_weight ? job->options->class_weight[class] : 1;
         const double share = kept < 0 ? 0 : row->shares.weights * weight;
         double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
         q = apart ? scaled_share_of_kept(job, row, note) : q;
-        const double value = q - product(row->space.listed.coefficient[k] + share, upstream);
+        const double value = q - product(row->space->listed.coefficient[k] + share, upstream);
         xent_write_value(job, &row->at, class, value * slope);
     }
 }
@@ -722,16 +723,16 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
 static void bend_listed(const struct xent_job *job, const struct row *row, struct block block,
                         const char *tanh, char *bent, const char *vector) {
     const double upstream = row->scalars->upstream[row->lane];
-    for (size_t k = 0; k < row->space.listed.count; k++) {
-        const size_t class = row->space.listed.class[k];
+    for (size_t k = 0; k < row->space->listed.count; k++) {
+        const size_t class = row->space->listed.class[k];
         if (!block_has(block, class) || class == row->target) {
             continue;
         }
         const size_t offset = (class - block.begin) * job->itemsize;
         const double slope =
-            xent_real(job, row->space.slopes + class * job->itemsize) * XENT_SLOPE_UNIT;
+            xent_real(job, row->space->slopes + class * job->itemsize) * XENT_SLOPE_UNIT;
         const double cap = fmax(-1, fmin(1, xent_real(job, tanh + offset)));
-        const double gradient = -upstream * row->space.listed.coefficient[k] * slope;
+        const double gradient = -upstream * row->space->listed.coefficient[k] * slope;
         const double component = vector ? xent_real(job, vector + offset) : 1;
         const double x = gradient * row->second.by_tanh * cap * component;
         xent_set_real(job, bent + offset, xent_real(job, bent + offset) + x);
@@ -773,20 +774,20 @@ static void bend_block(const struct xent_job *job, const struct row *row,
     const size_t offset = block.begin * job->itemsize;
     const struct xent_second *second = &row->second;
     const struct xent_rows *rows = row->scalars;
-    const struct xent_sum *sum = &row->space.blocks.sums[index];
+    const struct xent_sum *sum = &row->space->blocks.sums[index];
     const bool caps = second->by_tanh != 0;
     const char *const vector = xent_has(job, DIRECTION) ? work->vector : NULL;
     if (vector) {
         xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
     }
     struct xent_bend bend = {
-        .exps = row->space.exps + offset,
+        .exps = row->exps + offset,
         .out = work->bent,
         .shares = job->finish->share_factor(rows, row->lane, 1, sum, &job->request),
         .by = job->finish->share_factor(rows, row->lane, second->by, sum, &job->request),
         .squares = second->square != 0,
         .floor = second->floor,
-        .slopes = row->space.slopes ? row->space.slopes + offset : NULL,
+        .slopes = row->space->slopes ? row->space->slopes + offset : NULL,
         .gradient = caps ? gradient : NULL,
         .tanh = caps ? logits->u : NULL,
         .by_tanh = second->by_tanh,
@@ -798,7 +799,7 @@ static void bend_block(const struct xent_job *job, const struct row *row,
             job->finish->share_factor(rows, row->lane, second->square, sum, &job->request);
     }
     job->kernels->bend(&bend, block.size);
-    const struct xent_note *note = &row->space.blocks.notes[index];
+    const struct xent_note *note = &row->space->blocks.notes[index];
     if (note->kept != XENT_NO_CLASS) {
         const size_t kept = (note->kept - block.begin) * job->itemsize;
         const struct xent_point point =
@@ -828,7 +829,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
     struct xent_logits capped = {.u = NULL};
     if (job->second && row->counts && row->second.by_tanh != 0) { /* before values replace them */
         struct xent_load_space load = work->load;
-        load.slopes = row->space.slopes + block.begin * job->itemsize;
+        load.slopes = row->space->slopes + block.begin * job->itemsize;
         capped = xent_load(job, &row->at, block.begin, block.size, &load);
     }
     if (!row->counts) {
@@ -846,8 +847,8 @@ static void complete_block(const struct xent_job *job, const struct row *row,
         }
         job->kernels->emit_adjusted(&outlet->emission, &by, block.size);
     }
-    if (row->counts && row->space.exps && job->keeps_largest &&
-        keeps_another(row, &row->space.blocks.notes[index])) {
+    if (row->counts && row->exps && job->keeps_largest &&
+        keeps_another(row, &row->space->blocks.notes[index])) {
         end_edge(work);
         emit_kept(job, row, index, outlet, out);
     }
@@ -865,7 +866,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
         xent_store(job, VALUES, &row->at, block.begin, block.size, out, work->edge);
     }
     if (problem->output == XENT_GRADIENT && row->counts) {
-        if (row->space.listed.count > 0) {
+        if (row->space->listed.count > 0) {
             end_edge(work);
             emit_listed(job, row, block, outlet);
         }
@@ -994,7 +995,8 @@ static inline struct found reduce_row(const struct xent_job *job, const struct r
  * writes the one while it reads the other. */
 static void run_rows(void *context, int member, struct xent_ranges *ranges) {
     const struct xent_job *job = context;
-    const struct workspace work = workspace_of(job, member);
+    struct workspace work;
+    divide_workspace(job, member, &work);
     const size_t size = batch_size(job);
     struct walk walk = {.job = job, .ranges = ranges};
     struct row rows[2 * XENT_ROWS];
@@ -1053,7 +1055,8 @@ static void begin_first_column(void *context, int member, int team) {
 static void run_column_blocks(void *context, int member, size_t stage, struct xent_parts *parts) {
     const struct columns *columns = context;
     const struct xent_job *job = columns->job;
-    const struct workspace work = workspace_of(job, member);
+    struct workspace work;
+    divide_workspace(job, member, &work);
     const struct row *row = stage < job->rows ? &columns->rows[stage % 2] : NULL;
     const bool emits = stage > 0 && xent_has(job, VALUES);
     const struct row *last = emits ? &columns->rows[(stage - 1) % 2] : NULL;
@@ -1095,7 +1098,10 @@ static void between_columns(void *context, size_t stage) {
 }
 
 void xent_run_columns(struct xent_job *job) {
-    struct columns columns = {.job = job, .work = workspace_of(job, 0), .at = xent_at_row(job, 0)};
+    struct columns columns;
+    columns.job = job;
+    divide_workspace(job, 0, &columns.work);
+    columns.at = xent_at_row(job, 0);
     xent_parallel(1, begin_first_column, &columns); /* in the default environment */
     const struct xent_stages stages = {
         .count = job->rows + xent_has(job, VALUES),
