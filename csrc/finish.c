@@ -17,6 +17,9 @@ static void read_doubles(const struct xent_job *job, enum xent_job_array array,
 
 void xent_take_rows(const struct xent_job *job, const struct xent_place *at, size_t n,
                     struct xent_rows *rows, size_t lane) {
+    if (!xent_has(job, VALUES)) {
+        return;
+    }
     if (xent_has(job, UPSTREAM)) {
         read_doubles(job, UPSTREAM, at, n, rows->upstream + lane);
     } else {

@@ -5,7 +5,7 @@
 #include "job.h"
 
 /* The lanes from `lane` on get what finish needs of n rows in a line beside their sums and their
- * targets' logits. */
+ * targets' logits, for the values if there are any. */
 void xent_take_rows(const struct xent_job *job, const struct xent_place *at, size_t n,
                     struct xent_rows *rows, size_t lane);
 

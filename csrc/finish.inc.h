@@ -518,6 +518,27 @@ static double log_near_one(const struct xent_near_one *sum) {
 /* ---- What exponentials are multiplied by -------------------------------------------------------
  */
 
+/* Whether all are from `least` to `most`. */
+XENT_INLINE bool are_amid(vec integers, double least, double most) {
+    const vec away = f64_sub(integers, number((least + most) / 2));
+    return !f64_any_less(number((most - least) / 2), magnitude(away));
+}
+
+/* Of single ones `low` is what a float does not hold of `high`. */
+XENT_INLINE void store_factors(struct xent_factors *factors, size_t i, vec high, vec low, vec post,
+                               bool single) {
+    if (single) {
+        float floats[f64_LANES];
+        f64_to_floats(floats, high);
+        const vec rounded = f64_of_floats(floats);
+        low = f64_sub(high, rounded);
+        high = rounded;
+    }
+    f64_store(factors->high + i, high);
+    f64_store(factors->low + i, is_number_else(low, number(0))); /* none beside an infinity */
+    f64_store(factors->post + i, post);
+}
+
 /* (value * 2^exponent) as a factor of exponentials, of which one is ONE_WITH_HEADROOM.
  *
  * Away from the ends of the exponents, `high` and `low` are normal numbers. There `post` is a unit
@@ -538,24 +559,19 @@ XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
     const vec own =
         f64_less(number(0), magnitude(value.high), f64_exponent(value.high), negative(exponent));
     const vec total = f64_add(own, exponent);
+    if (are_amid(total, digits - largest + 1, digits - 1) && are_amid(exponent, -900, 900)) {
+        /* nearly always: then nothing is at an end */
+        const vec power = power_of_two(f64_add(exponent, number(digits)));
+        store_factors(factors, i, f64_mul(value.high, power), f64_mul(value.low, power),
+                      power_of_two(number(-digits)), single);
+        return;
+    }
     const vec clamped = f64_max(number(smallest), minimum(total, number(largest)));
     const vec usual = f64_less(total, number(digits), number(-digits), number(0));
     const vec post = f64_less(magnitude(total), number(largest - digits), usual, clamped);
-    f64_store(factors->high + i, scale_by(value.high, f64_sub(exponent, post)));
-    if (!single) { /* else it is split off what a float does not hold */
-        const vec low = is_number_else(value.low, number(0)); /* none beside an infinity */
-        f64_store(factors->low + i, scale_by(low, f64_sub(exponent, post)));
-    }
-    f64_store(factors->post + i, power_of_two(post));
-}
-
-/* Splits what is more than a float holds. */
-XENT_INLINE void split_factors(struct xent_factors *factors, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        const double both = factors->high[i], high = (double)(float)both, low = both - high;
-        factors->high[i] = high;
-        factors->low[i] = low - low == 0 ? low : 0; /* none beside an infinity */
-    }
+    const vec rest = f64_sub(exponent, post);
+    store_factors(factors, i, scale_by(value.high, rest), scale_by(value.low, rest),
+                  power_of_two(post), single);
 }
 
 /* scale * (a - b), no less than -30000. */
@@ -593,9 +609,6 @@ XENT_INLINE struct block_scale scale_of_block(struct pair value, double exponent
 XENT_INLINE struct xent_factor factor_of_block(struct block_scale scale, bool single) {
     struct xent_factors factors;
     factor_vector(scale.value, scale.exponent, single, &factors, 0);
-    if (single) {
-        split_factors(&factors, 1);
-    }
     return (struct xent_factor){factors.high[0], factors.low[0], factors.post[0]};
 }
 
@@ -604,9 +617,6 @@ XENT_INLINE void factors_alike(struct pair scale, const double *exponents, size_
                                bool single, struct xent_factor *factors) {
     struct xent_factors all;
     factor_vector(scale, f64_load(exponents), single, &all, 0);
-    if (single) {
-        split_factors(&all, f64_LANES);
-    }
     for (size_t i = 0; i < count; i++) {
         factors[i] = (struct xent_factor){all.high[i], all.low[i], all.post[i]};
     }
@@ -671,9 +681,6 @@ static void share_factors(const struct xent_rows *rows, size_t count, const doub
             multiply(unit, (struct pair){f64_load(by + i), number(0)}, single);
         factor_vector(scale, f64_load(rows->unit_exponent + i), single, factors, i);
     }
-    if (single) {
-        split_factors(factors, count);
-    }
 }
 
 static void factors(const struct xent_rows *rows, size_t count, bool single,
@@ -681,9 +688,6 @@ static void factors(const struct xent_rows *rows, size_t count, bool single,
     for (size_t i = 0; i < count; i += f64_LANES) {
         const struct pair scale = {f64_load(rows->scale + i), f64_load(rows->scale_low + i)};
         factor_vector(scale, f64_load(rows->scale_exponent + i), single, factors, i);
-    }
-    if (single) {
-        split_factors(factors, count);
     }
 }
 

@@ -229,9 +229,13 @@ void xent_write_value(const struct xent_job *job, const struct xent_place *at, s
     xent_store(job, VALUES, at, class, 1, (const char *)&real, NULL);
 }
 
-/* What is contiguous has a loop of its own, which becomes vectors. */
+/* What is contiguous has a loop of its own, which becomes vectors, or is copied. */
 #define DEFINE_READ(integer)                                                                       \
     static void read_##integer(const char *p, ptrdiff_t stride, size_t n, size_t *class) {         \
+        if (stride == sizeof(integer) && sizeof(integer) == sizeof *class) {                       \
+            memcpy(class, p, n * sizeof *class);                                                   \
+            return;                                                                                \
+        }                                                                                          \
         if (stride == sizeof(integer)) {                                                           \
             for (size_t i = 0; i < n; i++) {                                                       \
                 integer v;                                                                         \
@@ -267,6 +271,18 @@ static void read_integers(enum xent_int type, const char *p, ptrdiff_t stride, s
 
 void xent_read_classes(const struct xent_job *job, const char *target, size_t n, size_t *class) {
     read_integers(job->problem->target_type, target, xent_stride(job, TARGET), n, class);
+}
+
+const size_t *xent_find_classes(const struct xent_job *job, const char *target, size_t n,
+                                size_t *buffer) {
+    const enum xent_int type = job->problem->target_type;
+    const bool same = (type == XENT_I64 || type == XENT_U64) && sizeof *buffer == sizeof(int64_t);
+    if (same && xent_stride(job, TARGET) == sizeof *buffer &&
+        (uintptr_t)target % _Alignof(size_t) == 0) {
+        return (const void *)target;
+    }
+    xent_read_classes(job, target, n, buffer);
+    return buffer;
 }
 
 void xent_read_indices(const struct xent_job *job, const struct xent_place *at, size_t begin,

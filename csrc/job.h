@@ -208,7 +208,11 @@ void xent_write_value(const struct xent_job *job, const struct xent_place *at, s
 /* The classes of n targets in a line; a negative one becomes larger than any number of classes. */
 void xent_read_classes(const struct xent_job *job, const char *target, size_t n, size_t *class);
 
-/* The same of the classes that a row's label lists, from one on. */
+/* The same, where they are if they are contiguous and of 64 bits, else in the buffer. */
+const size_t *xent_find_classes(const struct xent_job *job, const char *target, size_t n,
+                                size_t *buffer);
+
+/* As xent_read_classes, of the classes that a row's label lists, from one on. */
 void xent_read_indices(const struct xent_job *job, const struct xent_place *at, size_t begin,
                        size_t n, size_t *class);
 

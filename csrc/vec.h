@@ -15,6 +15,7 @@
  *   times_sum(x, a, b)  x * (a + b), rounded once but negligibly, where b is what a lacks by rounding
  *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
  *   less(a, b, x, y) x in the lanes where a < b, else y
+ *   equal(a, b, x, y)  x in the lanes where a == b, else y
  *   any_less(a, b)   whether a < b in any lane
  *   which_less(a, b) the lanes where a < b, as bits from the lowest on
  *   largest_lane(x)  the largest lane, where all are numbers

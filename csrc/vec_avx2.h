@@ -41,6 +41,9 @@ XENT_INLINE __m256i set1_epi64(uint64_t x) { return _mm256_set1_epi64x((int64_t)
     XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
         return _mm256_blendv_##suffix(y, x, _mm256_cmp_##suffix(a, b, _CMP_LT_OQ));                \
     }                                                                                              \
+    XENT_INLINE vector prefix##_equal(vector a, vector b, vector x, vector y) {                    \
+        return _mm256_blendv_##suffix(y, x, _mm256_cmp_##suffix(a, b, _CMP_EQ_OQ));                \
+    }                                                                                              \
     XENT_INLINE uint32_t prefix##_which_less(vector a, vector b) {                                 \
         return (uint32_t)_mm256_movemask_##suffix(_mm256_cmp_##suffix(a, b, _CMP_LT_OQ));          \
     }                                                                                              \

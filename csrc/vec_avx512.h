@@ -47,6 +47,9 @@ XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x
     XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
         return _mm512_mask_blend_##suffix(_mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ), y, x);     \
     }                                                                                              \
+    XENT_INLINE vector prefix##_equal(vector a, vector b, vector x, vector y) {                    \
+        return _mm512_mask_blend_##suffix(_mm512_cmp_##suffix##_mask(a, b, _CMP_EQ_OQ), y, x);     \
+    }                                                                                              \
     XENT_INLINE uint32_t prefix##_which_less(vector a, vector b) {                                 \
         return _mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ);                                       \
     }                                                                                              \

@@ -25,6 +25,9 @@ typedef uint64x2_t u64_vec;
     XENT_INLINE vector prefix##_less(vector a, vector b, vector x, vector y) {                     \
         return vbslq_##suffix(vcltq_##suffix(a, b), x, y);                                         \
     }                                                                                              \
+    XENT_INLINE vector prefix##_equal(vector a, vector b, vector x, vector y) {                    \
+        return vbslq_##suffix(vceqq_##suffix(a, b), x, y);                                         \
+    }                                                                                              \
     XENT_INLINE vector prefix##_max(vector x, vector y) { return prefix##_less(y, x, x, y); }      \
     XENT_INLINE vector prefix##_fma(vector x, vector y, vector z) {                                \
         return vfmaq_##suffix(z, x, y);                                                            \

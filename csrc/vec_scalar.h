@@ -30,6 +30,11 @@ enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = false };
         const prefix##_bits less = (prefix##_bits)(a < b);                                         \
         return (prefix##_vec)((less & (prefix##_bits)x) | (~less & (prefix##_bits)y));             \
     }                                                                                              \
+    XENT_INLINE prefix##_vec prefix##_equal(prefix##_vec a, prefix##_vec b, prefix##_vec x,        \
+                                            prefix##_vec y) {                                      \
+        const prefix##_bits equal = (prefix##_bits)(a == b);                                       \
+        return (prefix##_vec)((equal & (prefix##_bits)x) | (~equal & (prefix##_bits)y));           \
+    }                                                                                              \
     XENT_INLINE prefix##_vec prefix##_max(prefix##_vec x, prefix##_vec y) {                        \
         return prefix##_less(y, x, x, y);                                                          \
     }                                                                                              \

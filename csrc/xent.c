@@ -32,6 +32,7 @@ static bool is_ignored(const struct xent_job *job, size_t class) {
 static size_t find_bad(const struct xent_job *job, const size_t *class, size_t n) {
     const size_t classes = count_classes(job);
     size_t below = 0; /* its sign is set if any class, or what is left to the last one, has it */
+#pragma GCC unroll 4
     for (size_t i = 0; i < n; i++) {
         below |= class[i] | (classes - 1 - class[i]);
     }
@@ -50,11 +51,12 @@ static void check_share(void *context, int member, int team) {
     const struct xent_range range = xent_share(job->rows, member, team);
     struct xent_cursor at = xent_at_row(job, range.begin);
     for (size_t row = range.begin, n; row < range.end; row += n) {
-        size_t class[MANY];
+        size_t buffer[MANY];
         const size_t in_line = xent_rows_in_line(&at, job), left = range.end - row;
         n = in_line < MANY ? in_line : MANY;
         n = n < left ? n : left;
-        xent_read_classes(job, xent_address(job, TARGET, &at.place), n, class);
+        const char *const target = xent_address(job, TARGET, &at.place);
+        const size_t *const class = xent_find_classes(job, target, n, buffer);
         const size_t bad = find_bad(job, class, n);
         if (bad < n) {
             size_t first = atomic_load(&check->bad_row);
