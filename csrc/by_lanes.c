@@ -12,7 +12,8 @@
 
 enum { VECTOR = 64 }; /* bytes, on every instruction set */
 
-/* A tile of more than one vector of rows stays in half of the L1 cache. */
+/* A tile of more than one vector of rows stays in half of the L1 cache, if there is no other beside
+ * it. */
 enum { TILE = 16384, VECTORS = XENT_ROWS * sizeof(float) / VECTOR };
 
 /* The cells of a tile. */
@@ -20,7 +21,7 @@ struct cells {
     char bytes[XENT_TILE_CLASSES * VECTOR > TILE ? XENT_TILE_CLASSES * VECTOR : TILE];
 };
 
-/* Of logits that are capped: see `cap` in kernels.h. */
+/* Of logits that are capped: see `cap` in kernels.h. Slopes are there for values only. */
 struct caps {
     struct xent_tile low_tile, slopes_tile;
     struct cells low, slopes;
@@ -252,7 +253,8 @@ static void cap(const struct xent_job *job, const struct xent_tile *tile, struct
     caps->low_tile = caps->slopes_tile = *tile;
     caps->low_tile.cells = caps->low.bytes;
     caps->slopes_tile.cells = caps->slopes.bytes;
-    job->kernels->cap(tile->cells, cells, by, tile->cells, caps->low.bytes, caps->slopes.bytes);
+    job->kernels->cap(tile->cells, cells, by, tile->cells, caps->low.bytes,
+                      xent_has(job, VALUES) ? caps->slopes.bytes : NULL);
 }
 
 /* The low parts of the logits; NULL: there are none. */
@@ -322,10 +324,8 @@ static void add_label(const struct xent_job *job, size_t class, double label,
     xent_set_real(job, cell, xent_real(job, cell) + label);
     const double c = label * xent_class_weight(job, class);
     if (c != 0) {
-        const double term = c * (to->top - logit_of(job, to, class));
-        to->rest = add_two(to->rest, (struct two){c, 0});
-        to->spread = term - term == 0 ? add_two(to->spread, (struct two){term, 0})
-                                      : (struct two){to->spread.high + term, 0};
+        to->rest = add_term(to->rest, c);
+        to->spread = add_term(to->spread, c * (to->top - logit_of(job, to, class)));
     }
 }
 
@@ -451,7 +451,7 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
         const double label = has_labels(job) ? weights->labels.of_kept[i] * of_target : of_target;
         rows->own[i] = times(c.labels, label) + (present ? c.weights * of_target : 0);
         rows->square[i] = weights->of_row[i] * options->z_loss;
-        rows->target_slope[i] = work->caps ? rows->target_slope[i] * XENT_SLOPE_UNIT : 1;
+        rows->target_slope[i] = work->caps ? rows->target_slope[i] : 1;
         if (job->shares) {
             weights->less.offset[i] = c.weights;
             weights->marks = weights->marks || unmasked < (double)tile->classes;
@@ -471,13 +471,20 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
     }
 }
 
-/* The targets' low parts and slopes, in their unit. */
-static void take_caps(const struct xent_job *job, struct workspace *work) {
+/* The targets' low parts and slopes; what is left in the place of these is emitted to where the
+ * targets' gradient is put. */
+static void take_caps(const struct xent_job *job, size_t rows, struct workspace *work) {
     static const double zeros[XENT_ROWS];
     struct caps *const caps = work->caps;
     job->kernels->lanes_take(&caps->low_tile, work->target, work->rows.target_low);
     job->kernels->lanes_put(&caps->low_tile, work->target, zeros);
+    if (!xent_has(job, VALUES)) {
+        return;
+    }
     job->kernels->lanes_take(&caps->slopes_tile, work->target, work->rows.target_slope);
+    for (size_t i = 0; i < rows; i++) {
+        work->rows.target_slope[i] *= XENT_SLOPE_UNIT;
+    }
     work->weights->less.slopes = &caps->slopes_tile;
 }
 
@@ -496,7 +503,7 @@ static void take_rows(const struct xent_job *job, const struct group *group,
         job->kernels->lanes_take(&group->tile, work->target, work->rows.target_logit);
     }
     if (work->caps) {
-        take_caps(job, work);
+        take_caps(job, group->tile.rows, work);
     }
     if (job->request.options) {
         take_coefficients(job, group, work);

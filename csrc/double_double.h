@@ -18,4 +18,10 @@ static inline struct two add_two(struct two a, struct two b) {
     return sum;
 }
 
+/* sum + x, which may be infinite: what an infinity leaves of the errors is no number. */
+static inline struct two add_term(struct two sum, double x) {
+    const struct two both = add_two(sum, (struct two){x, 0});
+    return both.low - both.low == 0 ? both : (struct two){sum.high + x, 0};
+}
+
 #endif

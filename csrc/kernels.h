@@ -372,7 +372,8 @@ struct xent_aside {
            (struct xent_rows * rows, size_t count, const struct xent_request *request))            \
     /* ln of the sum, as accurate as is what it exceeds one by. */                                 \
     KERNEL(log_near_one, double, (const struct xent_near_one *sum))                                \
-    /* The same of eight rows at once, given z: one class of all of them after the other. */       \
+    /* ln of the sums of e^z of eight rows, as accurate: z has one class of all of them after the  \
+     * other. */                                                                                   \
     KERNEL(lse_near_zero, void, (const double *z, size_t classes, double *lse))                    \
     /* What the terms of so many of a row's blocks are multiplied by. */                           \
     KERNEL(block_factors, void,                                                                    \

@@ -331,8 +331,8 @@ XENT_INLINE void V(refer_lanes_to)(V(vec) m, double scale, enum treatment treatm
 
 /* The low parts, zeros if there are none, as a tile. */
 XENT_INLINE struct xent_tile V(low_or_zeros)(const struct xent_tile *low) {
-    static REAL zeros[XENT_ROWS]; /* for every class */
-    return low ? *low : (struct xent_tile){.cells = (char *)zeros, .pitch = 0};
+    static const REAL zeros[XENT_ROWS]; /* for every class */
+    return low ? *low : (struct xent_tile){.cells = (char *)(uintptr_t)zeros, .pitch = 0};
 }
 
 /* A strip of classes, as in rows.inc.h. The low parts are there where the treatment is SCALED. */

@@ -4,6 +4,10 @@
 #ifndef XENT_CONVERSIONS
 #    define XENT_CONVERSIONS
 
+/* The a from which on the slope of a float is zero, 4 e^(-2a) in its unit being less than half of
+ * the smallest float. */
+static const double MOST_OF_FLOAT = 75;
+
 XENT_INLINE float same_float(float x) { return x; }
 XENT_INLINE double same_double(double x) { return x; }
 
@@ -115,9 +119,6 @@ XENT_INLINE struct V(tanh) V(tanh_of)(vec a) {
 /* So many classes are capped in step. */
 enum { V(VECTORS) = V(LANES) / f64_LANES };
 
-/* From here on the slope of a float is zero. */
-#define MOST_OF_FLOAT 75
-
 /* Where the results become float, a rounding of double more does not show: with e = e^(2a) of
  * either sign, tanh a = m / (2 + m), and one division. The vectors go in step, because each
  * operation has to wait for the one before. */
@@ -142,9 +143,10 @@ XENT_INLINE void V(tanh_in_step)(const REAL *from, vec by, bool hold, vec *value
         const vec beside_one = f64_fma(f64_mul(r[k], r[k]), q[k], r[k]);
         const vec power = f64_to_exponent(y[k]), e = f64_fma(power, beside_one, power);
         const vec m = f64_fma(power, beside_one, f64_sub(power, one));
-        const vec inverse = f64_div(one, f64_add(e, one));
+        const vec sum = f64_add(e, one), inverse = f64_div(one, sum);
+        const vec near = f64_mul(m, inverse); /* less than one where the quotient is one */
         const vec in_units = f64_mul(e, number(4 / XENT_SLOPE_UNIT));
-        value[k] = f64_mul(m, inverse);
+        value[k] = f64_fma(f64_fnma(near, sum, m), inverse, near);
         slope[k] = f64_mul(f64_mul(in_units, inverse), inverse);
     }
 }
@@ -167,7 +169,7 @@ XENT_INLINE void V(cap_vector)(const REAL *from, double by, REAL *u, REAL *low, 
     const double most = single ? MOST_OF_FLOAT / by : INFINITY, largest = (double)V(LARGEST);
     const bool large = V(any_less)(V(set1)((REAL)(most < largest ? most : largest)), size);
     vec value[V(VECTORS)], slopes[V(VECTORS)];
-    if (single && large) {
+    if (single && large) { /* a constant of either */
         V(tanh_in_step)(from, number(by), true, value, slopes);
     } else if (single) {
         V(tanh_in_step)(from, number(by), false, value, slopes);

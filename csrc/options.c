@@ -213,27 +213,21 @@ struct sums {
     struct two rest, spread;
 };
 
-static void add(struct two *sum, double x) {
-    const struct two both = add_two(*sum, (struct two){x, 0});
-    /* What an infinity leaves of the errors is no number. */
-    *sum = both.low - both.low == 0 ? both : (struct two){sum->high + x, 0};
-}
-
 /* A class, or the mean of several, `below` the top. */
 static void add_class(struct sums *sums, double coefficient, double below) {
     if (coefficient != 0) {
-        add(&sums->rest, coefficient);
-        add(&sums->spread, coefficient * below);
+        sums->rest = add_term(sums->rest, coefficient);
+        sums->spread = add_term(sums->spread, coefficient * below);
     }
 }
 
 static void add_block(struct sums *sums, double factor, const struct xent_spread *spread,
                       double top) {
     if (factor != 0 && (spread->mass != 0 || spread->spread != 0)) {
-        add(&sums->rest, factor * spread->mass);
-        add(&sums->spread, factor * spread->spread);
+        sums->rest = add_term(sums->rest, factor * spread->mass);
+        sums->spread = add_term(sums->spread, factor * spread->spread);
         if (top > -INFINITY && spread->mass != 0) {
-            add(&sums->spread, factor * spread->mass * (sums->top - top));
+            sums->spread = add_term(sums->spread, factor * spread->mass * (sums->top - top));
         }
     }
 }

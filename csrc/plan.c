@@ -50,9 +50,11 @@ static bool lanes_take(const struct xent_problem *problem) {
                              options->scale == 1 && options->softcap == 0 && !options->mask.data;
     const bool second = problem->curvature.data || problem->vector.data;
     const bool labels = problem->target.data || options->labels.probabilities.data;
-    if ((second && !(problem->target.data && only_weighs)) ||
-        (options->softcap > 0 && (problem->evaluation || !labels))) {
-        return false;
+    if (second) {
+        return problem->target.data && only_weighs;
+    }
+    if (options->softcap > 0) { /* an evaluation ranks the logits as they are before it, too */
+        return labels && !problem->evaluation;
     }
     return labels || xent_only_transform(options);
 }

@@ -648,6 +648,29 @@ def test_softcap_keeps_what_rounding_leaves_over(rng, dtype, classes):
     np.testing.assert_allclose(grad, exact, rtol=2.5e-7 if dtype == np.float32 else 1e-13, atol=1e-30)
 
 
+@pytest.mark.parametrize("classes", [3, 128, 130])
+@pytest.mark.parametrize("softcap", [None, 30.0])
+def test_a_masked_class_that_is_listed_before_others(dtype, classes, softcap):
+    """Its share makes the loss infinite, whatever is added after it."""
+    x = np.zeros((1, classes), dtype)
+    x[0, :2] = -inf, 1
+    half = np.array([[0.5, 0.5]], dtype)
+    for order in ([0, 1], [1, 0]):
+        assert xent.cross_entropy(x, (np.array([order]), half), softcap=softcap) == inf
+    labels = np.array([[0]]), half[:, :1]
+    assert xent.cross_entropy(x, labels, tail="uniform", softcap=softcap) == inf
+
+
+@pytest.mark.parametrize("classes", [3, 10, 130])
+@pytest.mark.parametrize("softcap", [1.0, 1e9, 1e15, 1e30])
+def test_saturated_logits_are_equal(rng, dtype, classes, softcap):
+    """However large the cap: their tanh is one."""
+    x = (rng.uniform(20, 200, size=(40, classes)) * min(softcap, 1e30 if dtype == np.float32 else inf)).astype(dtype)
+    loss, grad = xent.cross_entropy_and_grad(x, [0] * 40, softcap=softcap, reduction="none")
+    np.testing.assert_allclose(loss, np.log(classes), rtol=1e-7)
+    assert np.all(np.isfinite(grad))
+
+
 @pytest.mark.parametrize("classes", [2, 10, 100, 300])
 @pytest.mark.parametrize("labels", ["smoothed", "dense", "listed"])
 def test_a_softcap_rounds_no_distance_from_the_top(rng, dtype, classes, labels):
