@@ -99,7 +99,7 @@ XENT_INLINE void add_exp_precisely(struct precise_sum *sum, vec z) {
 }
 
 static void lse_near_zero(const double *z, size_t classes, double *lse) {
-    _Static_assert(XENT_ROWS_AT_ONCE == f64_LANES, "a vector has the rows of a class");
+    _Static_assert((int)XENT_ROWS_AT_ONCE == (int)f64_LANES, "a vector has the rows of a class");
     struct precise_sum sum = {{number(0), number(0)}, number(0)};
     for (size_t k = 0; k < classes; k++) {
         add_exp_precisely(&sum, f64_load(z + k * f64_LANES));
