@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
 
 
+@functools.cache
 def constants_of_setup() -> dict[str, Any]:
     """Return the literal constants of setup.py, which cannot be imported without the build's requirements."""
     constants = {}
@@ -25,6 +27,9 @@ def constants_of_setup() -> dict[str, Any]:
             except ValueError:
                 continue
     return constants
+
+
+constants_of_setup()  # before there are threads, in two of which CPython 3.11 cannot parse at once (gh-106905)
 
 
 def isas_of(machine: str | None = None) -> list[str]:
