@@ -119,7 +119,7 @@ static struct layout layout_of(const struct xent_job *job) {
         .vector = xent_has(job, DIRECTION) ? block : 0,
         .findings = xent_whole_lines(findings),
         .terms = evaluation && evaluation->entropy ? block + PAGE : 0,
-        .uncapped = evaluation && job->caps ? block : 0,
+        .uncapped = evaluation && job->caps && !job->reads_in_place ? block : 0,
         .best = xent_whole_lines(xent_size_of_best(job)),
         .edge = job->plan.stream ? xent_whole_lines(sizeof(struct xent_edge)) : 0,
     };
@@ -707,8 +707,7 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
         const struct xent_note *note = &row->space->blocks.notes[class / XENT_BLOCK];
         const bool apart = class == note->kept;
         const double kept = apart ? 0 : xent_real(job, row->exps + offset);
-        const double slope =
-            row->space->slopes ? xent_real(job, row->space->slopes + offset) * XENT_SLOPE_UNIT : 1;
+        const double slope = xent_slope(job, row->space->slopes, class);
         const double weight = job->options->class_weight ? job->options->class_weight[class] : 1;
         const double share = kept < 0 ? 0 : row->shares.weights * weight;
         double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
@@ -729,8 +728,7 @@ static void bend_listed(const struct xent_job *job, const struct row *row, struc
             continue;
         }
         const size_t offset = (class - block.begin) * job->itemsize;
-        const double slope =
-            xent_real(job, row->space->slopes + class * job->itemsize) * XENT_SLOPE_UNIT;
+        const double slope = xent_slope(job, row->space->slopes, class);
         const double cap = fmax(-1, fmin(1, xent_real(job, tanh + offset)));
         const double gradient = -upstream * row->space->listed.coefficient[k] * slope;
         const double component = vector ? xent_real(job, vector + offset) : 1;

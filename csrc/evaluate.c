@@ -141,7 +141,7 @@ struct xent_finding xent_look_at_block(const struct xent_job *job, const struct 
     const bool kept = note->kept != XENT_NO_CLASS;
     struct xent_finding finding = {kept ? note->logit : note->top, note->kept, 0, 0};
     const char *u = logits->u;
-    if (space->uncapped) {
+    if (job->caps) {
         u = xent_load_uncapped(job, at, begin, size, space->uncapped);
         peaks = NULL;
         finding.largest = job->kernels->largest(u, size, XENT_NO_CLASS, NULL);

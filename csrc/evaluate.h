@@ -29,7 +29,7 @@ struct xent_best;
 /* A thread's own memory; each is there if it is needed. */
 struct xent_evaluation_space {
     char *terms;    /* of a block: from reduce */
-    char *uncapped; /* a block */
+    char *uncapped; /* a block, with softcap; not used where logits are read in place */
     struct xent_best *best;
 };
 

@@ -121,32 +121,27 @@ static void finish_few(const struct xent_job *job, struct few *few) {
     few->count = 0;
 }
 
-/* From a row, or none, to one after it. */
-static void move_on(const struct xent_job *job, size_t to, size_t *row, struct xent_cursor *at) {
-    if (*row == SIZE_MAX) {
-        *at = xent_at_row(job, to);
-        *row = to;
-    }
-    for (size_t rows; *row < to; *row += rows) {
-        rows = xent_smaller(to - *row, xent_rows_in_line(at, job));
-        xent_advance(at, job, rows);
-    }
-}
-
 /* Near zero, where it is the logarithm of a sum near one, an lse has few digits of its own: there
  * the sum is formed again, more precisely. */
 static void make_precise(const struct xent_job *job, const struct xent_rows *rows, size_t first,
                          size_t count) {
     const double near_zero = 0.5;
     struct xent_cursor at;
-    size_t row = SIZE_MAX; /* that the cursor is at */
+    size_t row = 0; /* that the cursor is at, once any is near */
+    bool any = false;
     struct few few;
     few.count = 0;
     for (size_t i = 0; i < count; i++) {
         if (!(fabs(rows->lse[i]) < near_zero)) {
             continue;
         }
-        move_on(job, first + i, &row, &at);
+        if (any) {
+            xent_advance(&at, job, first + i - row);
+        } else {
+            at = xent_at_row(job, first + i);
+        }
+        any = true;
+        row = first + i;
         if (job->problem->classes > XENT_TILE_CLASSES) {
             job->problem->lse[row] = precise_lse(job, &at.place, row);
             continue;

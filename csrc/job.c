@@ -124,9 +124,9 @@ void xent_advance(struct xent_cursor *at, const struct xent_job *job, size_t row
         if (at->index[dim] < job->shape[dim]) {
             return;
         }
-        move(at, job, dim, -(ptrdiff_t)at->index[dim]);
-        at->index[dim] = 0;
-        rows = 1;
+        rows = at->index[dim] / job->shape[dim];
+        move(at, job, dim, -(ptrdiff_t)(rows * job->shape[dim]));
+        at->index[dim] -= rows * job->shape[dim];
     }
 }
 

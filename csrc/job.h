@@ -102,7 +102,7 @@ struct xent_cursor {
 
 struct xent_cursor xent_at_row(const struct xent_job *job, size_t row);
 
-/* Moves on by so many rows, which is no more than xent_rows_in_line says. */
+/* Moves on by so many rows, or none. */
 void xent_advance(struct xent_cursor *at, const struct xent_job *job, size_t rows);
 
 /* The rows from this one on that lie along the last dimension, a constant stride apart. */
@@ -200,6 +200,11 @@ static inline void xent_set_real(const struct xent_job *job, void *p, double val
 static inline double xent_logit(const struct xent_job *job, const struct xent_place *at,
                                 size_t class) {
     return xent_real(job, xent_logits_at(job, at, class));
+}
+
+/* The slope of a class, given those of a block or row; one without softcap, where they are NULL. */
+static inline double xent_slope(const struct xent_job *job, const char *slopes, size_t class) {
+    return slopes ? xent_real(job, slopes + class * job->itemsize) * XENT_SLOPE_UNIT : 1;
 }
 
 void xent_write_value(const struct xent_job *job, const struct xent_place *at, size_t class,

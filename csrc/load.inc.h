@@ -169,7 +169,7 @@ XENT_INLINE void V(cap_vector)(const REAL *from, double by, REAL *u, REAL *low, 
     const double most = single ? MOST_OF_FLOAT / by : INFINITY, largest = (double)V(LARGEST);
     const bool large = V(any_less)(V(set1)((REAL)(most < largest ? most : largest)), size);
     vec value[V(VECTORS)], slopes[V(VECTORS)];
-    if (single && large) { /* a constant of either */
+    if (single && large) { /* whether to hold them is a constant of each loop */
         V(tanh_in_step)(from, number(by), true, value, slopes);
     } else if (single) {
         V(tanh_in_step)(from, number(by), false, value, slopes);

@@ -102,7 +102,7 @@ void xent_note_block(const struct xent_job *job, const struct xent_place *at, si
         note->kept = begin + kept;
         note->logit = xent_real(job, u + kept * job->itemsize);
         note->low = low ? xent_real(job, low + kept * job->itemsize) : 0;
-        note->slope = slopes ? xent_real(job, slopes + kept * job->itemsize) * XENT_SLOPE_UNIT : 1;
+        note->slope = xent_slope(job, slopes, kept);
         const double weight = xent_class_weight(job, note->kept);
         note->weight = note->logit > -INFINITY ? weight : 0;
         note->label = job->keeps_largest ? 0 : weight;

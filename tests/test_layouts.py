@@ -140,3 +140,14 @@ def test_teams_share_groups(rng, shape, threads):
     expected = xent.cross_entropy_and_grad(one_after_another(x), target, n_threads=1, **given)
     np.testing.assert_array_equal(loss, expected[0])
     np.testing.assert_array_equal(grad, expected[1])
+
+
+@pytest.mark.parametrize("classes", [20, 200])
+def test_few_of_many_short_lines_are_near_zero(rng, classes):
+    """The lse of these is formed again: from the row that it is of, however many lines are between two of them."""
+    whole = rng.normal(5, 1, size=(60, 3, 4, classes))
+    whole[::7, 0, 1] = np.log(1.2 / classes)
+    x = whole[:, :2, 1:]  # no two dimensions of rows are as one
+    lse = xent.logsumexp(x)
+    np.testing.assert_array_equal(lse, xent.logsumexp(np.ascontiguousarray(x)))
+    np.testing.assert_allclose(lse[::7, 0, 0], np.log(1.2), rtol=1e-14)
