@@ -143,25 +143,52 @@ def test_show_config(capsys):
         xent.show_config(mode="json")
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+GENERAL_WAY = {"axis": np.int64(-1)}  # what is not a plain int is left to it
+
+
+def plain_options(dtype, rng, rows):
+    """Return combinations of options, each of which takes the short way, for 10 classes."""
+    weight, sample_weight = rng.uniform(size=10).astype(dtype), rng.integers(3, size=rows).astype(np.float64)
+    return [
+        {},
+        {"ignore_index": 3, "label_smoothing": 0.1},
+        {"weight": weight, "sample_weight": sample_weight},
+        {"z_loss": 1e-2, "scale": 0.7, "softcap": 3.0, "weight": weight, "ignore_index": -100},
+    ]
+
+
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("rows", [1, 64, 300])
-def test_the_common_call_is_the_general_one(dtype, rng, rows, reduction):
-    """Contiguous rows and defaults take a shorter way to the C core: with `out` they do not."""
+def test_the_common_call_is_the_general_one(dtype, rng, rows, reduction, kind):
+    """Contiguous rows, numbers and arrays of floats take a shorter way to the C core."""
     x, target = rng.normal(size=(rows, 10)).astype(dtype), rng.integers(10, size=rows)
-    loss = xent.cross_entropy(x, target, reduction=reduction, out=np.empty((), dtype))[()]
-    grad = xent.cross_entropy_grad(x, target, reduction=reduction)
-    short = xent.cross_entropy(x, target, reduction=reduction)
-    assert xent.cross_entropy(x, target, reduction=reduction, n_threads=2) == loss
-    assert (type(short), short) == (type(loss), loss)
-    for grad_out in (None, np.empty_like(x), x.copy()):
-        logits = x if grad_out is None else grad_out
-        logits[...] = x
-        both = xent.cross_entropy_and_grad(logits, target, reduction=reduction, grad_out=grad_out)
-        assert (type(both[0]), both[0]) == (type(loss), loss)
-        np.testing.assert_array_equal(both[1], grad)
-        assert grad_out is None or both[1] is grad_out
-    _, doubled = xent.cross_entropy_and_grad(x, target, reduction=reduction, grad_output=2.0)
-    np.testing.assert_array_equal(doubled, 2 * grad)
+    lse = np.zeros(rows, dtype) + 3
+    if kind == "probabilities":
+        target = rng.dirichlet(np.ones(10), size=rows).astype(np.float32)
+    for options in plain_options(dtype, rng, rows):
+        if kind == "probabilities":
+            options.pop("ignore_index", None)
+        given = {"reduction": reduction, **options}
+        loss = xent.cross_entropy(x, target, **given, **GENERAL_WAY)
+        short = xent.cross_entropy(x, target, **given)
+        assert (type(short), short.dtype) == (type(loss), loss.dtype)
+        np.testing.assert_array_equal(short, loss)
+        np.testing.assert_array_equal(xent.cross_entropy(x, target, n_threads=2, **given), loss)
+        given["grad_output"] = 2.0
+        grad = xent.cross_entropy_grad(x, target, **given, **GENERAL_WAY)
+        np.testing.assert_array_equal(xent.cross_entropy_grad(x, target, **given), grad)
+        for grad_out in (None, np.empty_like(x), x.copy()):
+            logits = x if grad_out is None else grad_out
+            logits[...] = x
+            both = xent.cross_entropy_and_grad(logits, target, grad_out=grad_out, **given)
+            assert type(both[0]) is type(loss)
+            np.testing.assert_array_equal(both[0], loss)
+            np.testing.assert_array_equal(both[1], grad)
+            assert grad_out is None or both[1] is grad_out
+        given["lse"] = lse
+        grad = xent.cross_entropy_grad(x, target, **given, **GENERAL_WAY)
+        np.testing.assert_array_equal(xent.cross_entropy_grad(x, target, **given), grad)
 
 
 def test_the_common_call_sees_shared_memory(rng):
@@ -171,13 +198,30 @@ def test_the_common_call_sees_shared_memory(rng):
     expected = xent.cross_entropy_grad(x.copy(), target)
     _, grad = xent.cross_entropy_and_grad(x, target, grad_out=memory[4:44].reshape(10, 4))
     np.testing.assert_array_equal(grad, expected)
-    grad = np.zeros((10, 4), np.float32)
-    labels = grad.reshape(-1).view(np.int32)[5:15]
-    labels[:] = target
-    x = rng.normal(size=(10, 4)).astype(np.float32)
-    expected = xent.cross_entropy_grad(x, target)
-    xent.cross_entropy_and_grad(x, labels, grad_out=grad)
-    np.testing.assert_array_equal(grad, expected)
+    x = rng.normal(size=(200, 4))  # more rows than are read before the first is written
+    inputs = {
+        "target": rng.integers(4, size=200),
+        "weight": rng.uniform(size=4),
+        "sample_weight": rng.uniform(size=200),
+        "lse": rng.normal(size=200),
+    }
+    for probabilities in (False, True):
+        if probabilities:
+            inputs["target"] = rng.dirichlet(np.ones(4), size=200)
+        expected = xent.cross_entropy_grad(x, **inputs)
+        for name, array in inputs.items():
+            grad = np.zeros_like(x)
+            shared = grad.reshape(-1)[: array.size].view(array.dtype).reshape(array.shape)
+            shared[...] = array
+            actual = xent.cross_entropy_grad(x, **{**inputs, name: shared}, grad_out=grad)
+            np.testing.assert_array_equal(actual, expected, err_msg=name)
+
+
+def test_losses_beyond_float32_are_infinite_either_way():
+    x = np.array([[0, 3e38], [0, 3e38]], np.float32)
+    for way in ({}, GENERAL_WAY):
+        loss = xent.cross_entropy(x, np.array([0, 1]), scale=2.0, reduction="none", **way)
+        np.testing.assert_array_equal(loss, np.array([np.inf, 0], np.float32))
 
 
 LOSSES = (xent.cross_entropy, xent.cross_entropy_and_grad, xent.cross_entropy_grad)
@@ -219,13 +263,25 @@ def test_the_functions_have_the_same_options():
         assert other == first
 
 
-def test_the_common_call_is_short(rng, monkeypatch):
-    x, target = rng.normal(size=(4, 5)), rng.integers(5, size=4)
-    loss, grad = xent.cross_entropy_and_grad(x, target, label_smoothing=-0.0)  # not the default itself
+def test_the_common_call_is_short(dtype, rng, monkeypatch):
+    x, target = rng.normal(size=(4, 10)).astype(dtype), rng.integers(10, size=4)
     monkeypatch.setattr(_core, "run", None)
-    assert xent.cross_entropy(x, target) == loss
-    np.testing.assert_array_equal(xent.cross_entropy_and_grad(x, target)[1], grad)
-    for name, value in {"label_smoothing": 0.1, "scale": 2.0, "weight": np.ones(5), "tail": "zero"}.items():
+    for options in plain_options(dtype, rng, 4):
+        for function in LOSSES:
+            assert function(x, target, **options) is not None
+        assert xent.cross_entropy_grad(x, target, lse=np.ones(4, dtype), **options).dtype == dtype
+    assert xent.cross_entropy(x, np.ones((4, 10))) > 0
+    for name, value in {
+        "label_smoothing": 1,
+        "z_loss": -1.0,
+        "scale": 1e31,
+        "softcap": np.nan,
+        "weight": [1.0] * 10,
+        "sample_weight": np.full(4, -1.0),
+        "ignore_index": 2**63,
+        "tail": "zero",
+        "class_mask": np.ones(10, bool),
+    }.items():
         with pytest.raises((TypeError, ValueError)):
             xent.cross_entropy(x, target, **{name: value})
 
@@ -411,6 +467,8 @@ def test_an_ignored_label_that_no_label_can_be(rng):
     np.testing.assert_array_equal(xent.cross_entropy(x, target, ignore_index=255, reduction="none"), loss)
     with pytest.raises(IndexError, match="= 255 is out of range"):
         xent.cross_entropy(x, target, ignore_index=-1)
+    with pytest.raises(IndexError, match=f"= {2**64 - 1} is out of range"):
+        xent.cross_entropy(x, np.full(6, 2**64 - 1, np.uint64), ignore_index=-1)
 
 
 def test_what_mean_divides_by(rng):

@@ -21,11 +21,6 @@ MOST_IN_BLOCKS = 2**31  # elements of all blocks of a Hessian: 16 GiB of float64
 Loss = Any  # a float32 or float64 scalar, or an array of them
 Sparse = tuple[ArrayLike, ArrayLike]
 
-# The defaults of the functions below, the very objects (CPython keeps equal constants of a module once), so that `is`
-# tells in the least time that no option is in use. An equal number only takes the longer way.
-_ZERO = 0.0
-_ONE = 1.0
-
 
 def _threads(n_threads: int | None) -> int:
     """Return the largest team to use; 0 is what `get_num_threads` says, if the problem is large enough to ask."""
@@ -363,13 +358,11 @@ def cross_entropy(
     >>> xent.cross_entropy(logits[:1], [[0.7, 0.0, 0.3]], reduction="none")
     array([1.00760596])
     """
-    if (
-        out is weight is tail is sample_weight is ignore_index is class_mask is softcap is denominator is None
-        and label_smoothing is z_loss is _ZERO
-        and scale is _ONE
-        and validate is False
-    ):
-        result = _core.run_plain(logits, target, axis, reduction, 1.0, None, False, n_threads)
+    if out is None and class_mask is None and tail is None and denominator is None and validate is False:
+        result = _core.run_directly(
+            logits, target, weight, sample_weight, ignore_index, label_smoothing, z_loss, scale, softcap,
+            None, axis, reduction, 1.0, None, True, False, n_threads,
+        )  # fmt: skip
         if result is not None:
             return result
     loss = _Loss(
@@ -488,13 +481,11 @@ def cross_entropy_and_grad(
     array([[-0.06723536,  0.06723536,  0.        ],
            [-0.75      ,  0.75      ,  0.        ]])
     """
-    if (
-        loss_out is weight is tail is sample_weight is ignore_index is class_mask is softcap is denominator is None
-        and label_smoothing is z_loss is _ZERO
-        and scale is _ONE
-        and validate is False
-    ):
-        both = _core.run_plain(logits, target, axis, reduction, grad_output, grad_out, True, n_threads)
+    if loss_out is None and class_mask is None and tail is None and denominator is None and validate is False:
+        both = _core.run_directly(
+            logits, target, weight, sample_weight, ignore_index, label_smoothing, z_loss, scale, softcap,
+            None, axis, reduction, grad_output, grad_out, True, True, n_threads,
+        )  # fmt: skip
         if both is not None:
             return both  # type: ignore[no-any-return]
     loss = _Loss(
@@ -595,6 +586,13 @@ def cross_entropy_grad(
     >>> xent.cross_entropy_grad(logits, [0], lse=lse, scale=2.0, z_loss=1e-2)
     array([[-0.1227274 ,  0.25406122,  0.03438345]])
     """
+    if class_mask is None and tail is None and denominator is None and validate is False:
+        result = _core.run_directly(
+            logits, target, weight, sample_weight, ignore_index, label_smoothing, z_loss, scale, softcap,
+            lse, axis, reduction, grad_output, grad_out, False, True, n_threads,
+        )  # fmt: skip
+        if result is not None:
+            return result  # type: ignore[no-any-return]
     loss = _Loss(
         logits,
         target,
@@ -1222,18 +1220,13 @@ def evaluate(
     _core.run_evaluation(**inputs, **results, **numbers, threads=_threads(n_threads))
 
     floats = _dtypes(array)[1]
+    with np.errstate(over="ignore"):  # a number beyond the largest float32 is infinite
+        for name, result in results.items():
+            results[name] = result.astype(floats if result.dtype == np.float64 else np.intp, copy=False)
 
     def of_rows(name: str) -> Any:
         """Return one number for each row, None if it was not asked for."""
-        result = results.get(name)
-        if result is None:
-            return None
-        with np.errstate(over="ignore"):  # a number beyond the largest float32 is infinite
-            return result.astype(floats if result.dtype == np.float64 else np.intp, copy=False)[()]
-
-    def of_classes(name: str) -> NDArray[Any]:
-        """Return the numbers of the listed classes, as an array even of one row."""
-        return np.moveaxis(np.asarray(of_rows(name)), -1, axis)
+        return results[name][()] if name in results else None
 
     return Evaluation(
         log_prob=of_rows("log_prob"),
@@ -1241,6 +1234,6 @@ def evaluate(
         argmax=of_rows("argmax"),
         rank=of_rows("rank"),
         entropy=of_rows("entropy"),
-        top_k_log_probs=of_classes("top_log_probs"),
-        top_k_indices=of_classes("top_classes"),
+        top_k_log_probs=_arrays.classes_back(results["top_log_probs"], axis),
+        top_k_indices=_arrays.classes_back(results["top_classes"], axis),
     )

@@ -67,7 +67,16 @@ def classes_last(name: str, array: Array, axis: int) -> Array:
         raise ValueError(f"axis {index} is out of range for {name} of shape {array.shape}")
     if array.shape[index] == 0:
         raise ValueError(f"{name} of shape {array.shape} has no classes on axis {index}")
-    return array if index in (-1, array.ndim - 1) else np.moveaxis(array, index, -1)
+    axes = list(range(array.ndim))
+    axes.append(axes.pop(index))
+    return array.transpose(axes)
+
+
+def classes_back(array: Array, axis: int) -> Array:
+    """Return a view whose last axis is where it was before `classes_last`."""
+    axes = list(range(array.ndim))
+    axes.insert(axis % array.ndim, axes.pop())
+    return array.transpose(axes)
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -68,14 +68,23 @@ def run_evaluation(
     softcap: float = 0.0,
     threads: int = 0,
 ) -> None: ...
-def run_plain(
+def run_directly(
     logits: object,
     target: object,
+    weight: object,
+    sample_weight: object,
+    ignore: object,
+    label_smoothing: object,
+    z_loss: object,
+    scale: object,
+    softcap: object,
+    lse: object,
     axis: object,
     reduction: object,
     grad_output: object,
     grad_out: object,
-    gradient: bool,
+    wants_loss: bool,
+    wants_gradient: bool,
     n_threads: object,
 ) -> Any: ...
 def isa() -> str: ...

@@ -4,6 +4,7 @@
 Arrays come checked from `xent._api`: the right shapes, native byte order, a dtype of the C core.
 """
 
+from libc.float cimport DBL_MAX
 from libc.stddef cimport ptrdiff_t, size_t
 from libc.stdint cimport int64_t
 from libc.string cimport memset
@@ -494,115 +495,234 @@ def run_evaluation(
 
 
 cdef bint is_plain(object array, int dims):
-    """Whether it is an ndarray itself, of so many dimensions, contiguous and in native byte order."""
+    """Whether it is an ndarray itself, of so many dimensions, contiguous, aligned and in native byte order."""
     return (
         cnp.PyArray_CheckExact(array)
         and cnp.PyArray_NDIM(<cnp.ndarray>array) == dims
         and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>array)
+        and cnp.PyArray_ISALIGNED(<cnp.ndarray>array)
         and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array)
     )
 
 
-cdef bint are_plain_rows(object logits, object target):
-    """Whether they are rows of floats and one integer for each, as the C core takes them."""
-    if not (is_plain(logits, 2) and is_plain(target, 1)):
-        return False
-    cdef int floats = cnp.PyArray_TYPE(<cnp.ndarray>logits)
+cdef bint are_floats(object array, int dims):
+    """Whether it is plain, of float32 or float64."""
+    return is_plain(array, dims) and cnp.PyArray_TYPE(<cnp.ndarray>array) in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
+
+
+cdef bint have_same_shape(cnp.ndarray a, cnp.ndarray b):
+    """Whether two matrices have as many rows and columns."""
     return (
-        (floats == cnp.NPY_FLOAT32 or floats == cnp.NPY_FLOAT64)
+        cnp.PyArray_DIM(a, 0) == cnp.PyArray_DIM(b, 0)
+        and cnp.PyArray_DIM(a, 1) == cnp.PyArray_DIM(b, 1)
+    )
+
+
+cdef bint are_labels(object target, cnp.ndarray logits):
+    """Whether it is one integer for each row."""
+    return (
+        is_plain(target, 1)
         and cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(<cnp.ndarray>target))
-        and cnp.PyArray_DIM(<cnp.ndarray>logits, 0) == cnp.PyArray_DIM(<cnp.ndarray>target, 0)
-        and cnp.PyArray_DIM(<cnp.ndarray>logits, 1) > 0
+        and cnp.PyArray_DIM(<cnp.ndarray>target, 0) == cnp.PyArray_DIM(logits, 0)
     )
 
 
 cdef bint apart(cnp.ndarray a, cnp.ndarray b):
-    """Whether contiguous arrays share no memory."""
+    """Whether contiguous arrays share no memory, or the second is None."""
+    if b is None:
+        return True
     cdef char *a_data = <char *>cnp.PyArray_DATA(a)
     cdef char *b_data = <char *>cnp.PyArray_DATA(b)
     return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
 
 
-cdef bint takes_gradient(object out, cnp.ndarray logits, cnp.ndarray target):
-    """Whether the gradient can be written to `out`: over the logits, or away from all inputs."""
+cdef bint takes_gradient(object out, cnp.ndarray logits):
+    """Whether the gradient can be written to `out`: over the logits, or away from them."""
     if not is_plain(out, 2):
         return False
     cdef cnp.ndarray array = <cnp.ndarray>out
     return (
         cnp.PyArray_TYPE(array) == cnp.PyArray_TYPE(logits)
-        and cnp.PyArray_DIM(array, 0) == cnp.PyArray_DIM(logits, 0)
-        and cnp.PyArray_DIM(array, 1) == cnp.PyArray_DIM(logits, 1)
+        and have_same_shape(array, logits)
         and cnp.PyArray_ISWRITEABLE(array)
         and (cnp.PyArray_DATA(array) == cnp.PyArray_DATA(logits) or apart(array, logits))
-        and apart(array, target)
     )
 
 
-def run_plain(
-    object logits, object target, object axis, object reduction, object grad_output, object grad_out, bint gradient,
-    object n_threads
+cdef cnp.ndarray plain_doubles(object given, cnp.npy_intp n):
+    """Return `given` in float64 if it is plain, of n floats; else None."""
+    if not are_floats(given, 1) or cnp.PyArray_DIM(<cnp.ndarray>given, 0) != n:
+        return None
+    if cnp.PyArray_TYPE(<cnp.ndarray>given) == cnp.NPY_FLOAT64:
+        return <cnp.ndarray>given
+    return cnp.PyArray_Cast(<cnp.ndarray>given, cnp.NPY_FLOAT64)
+
+
+cdef cnp.ndarray plain_weights(object given, cnp.npy_intp n):
+    """Return the same if none is negative, infinite or not a number; else None."""
+    cdef cnp.ndarray weights = plain_doubles(given, n)
+    cdef double *w = doubles(weights)
+    cdef bint good = True
+    cdef cnp.npy_intp i
+    if w == NULL:
+        return None
+    for i in range(n):
+        good &= 0 <= w[i] <= DBL_MAX
+    return weights if good else None
+
+
+cdef bint is_number(object x, double least, double most):
+    """Whether it is a float itself, and in its limits."""
+    return type(x) is float and least <= <double>x <= most
+
+
+cdef bint is_label(object x, cnp.ndarray labels):
+    """Whether it is an integer itself that can be compared with 64 bits of any of the labels."""
+    cdef bint any_sign = cnp.PyTypeNum_ISSIGNED(cnp.PyArray_TYPE(labels))
+    return type(x) is int and (-2**63 if any_sign else 0) <= x < 2**63
+
+
+cdef object rounded(cnp.ndarray losses, int type):
+    """Return the losses in their dtype; one beyond the largest float32 is infinite."""
+    cdef cnp.npy_intp n = cnp.PyArray_DIM(losses, 0), i
+    cdef cnp.ndarray result
+    cdef double *wide = doubles(losses)
+    cdef float *narrow
+    if type == cnp.NPY_FLOAT64:
+        return losses
+    result = cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT32, 0)
+    narrow = <float *>cnp.PyArray_DATA(result)
+    for i in range(n):
+        narrow[i] = <float>wide[i]
+    return result
+
+
+def run_directly(
+    object logits,
+    object target,
+    object weight,
+    object sample_weight,
+    object ignore,
+    object label_smoothing,
+    object z_loss,
+    object scale,
+    object softcap,
+    object lse,
+    object axis,
+    object reduction,
+    object grad_output,
+    object grad_out,
+    bint wants_loss,
+    bint wants_gradient,
+    object n_threads,
 ):
-    """Run the most common call and return its loss, or the loss and the gradient; ``None`` if it is another call.
+    """Run a call whose arguments are plain, and return the loss, the gradient or both; ``None`` if it is another call.
 
     Small batches are decided by what happens before and after the arithmetic, so this does nothing that can
-    be avoided. Whatever is not plain, errors included, is left to the general way.
+    be avoided. Whatever is not plain, errors included, is left to the general way: it has the arguments of
+    `xent._api.cross_entropy`, by position.
     """
     cdef bint mean = reduction == "mean"
-    if not (type(axis) is int and (axis == -1 or axis == 1)):
+    cdef bint each = not mean and reduction == "none"
+    if not (type(reduction) is str and (mean or each or reduction == "sum")):
         return None
-    if not (type(reduction) is str and (mean or reduction == "sum")):
-        return None
-    if not (type(grad_output) is float and are_plain_rows(logits, target)):
+    if not (type(axis) is int and (axis == -1 or axis == 1) and type(grad_output) is float):
         return None
     if not (n_threads is None or (type(n_threads) is int and 1 <= n_threads <= 1024)):
         return None
-    cdef cnp.ndarray x = <cnp.ndarray>logits
-    cdef cnp.ndarray c = <cnp.ndarray>target
-    cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0)
-    if rows == 0 or (gradient and grad_out is not None and not takes_gradient(grad_out, x, c)):
+    if not (is_number(label_smoothing, 0, 1) and is_number(z_loss, 0, DBL_MAX) and is_number(scale, 1e-30, 1e30)):
         return None
-    if gradient and grad_out is None:
-        grad_out = cnp.PyArray_EMPTY(2, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+    if not (are_floats(logits, 2) and (softcap is None or is_number(softcap, 1e-30, 1e30))):
+        return None
+    cdef cnp.ndarray x = <cnp.ndarray>logits
+    cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0)
+    cdef cnp.npy_intp classes = cnp.PyArray_DIM(x, 1)
+    cdef bint labels = are_labels(target, x)
+    if not (labels or (are_floats(target, 2) and have_same_shape(<cnp.ndarray>target, x))) or rows == 0 or classes == 0:
+        return None
+    cdef cnp.ndarray t = <cnp.ndarray>target
+    if ignore is not None and not (labels and is_label(ignore, t)):
+        return None
+    cdef cnp.ndarray class_weight = None if weight is None else plain_weights(weight, classes)
+    cdef cnp.ndarray row_weight = None if sample_weight is None else plain_weights(sample_weight, rows)
+    cdef cnp.ndarray lse_in = None if lse is None else plain_doubles(lse, rows)
+    if (
+        (class_weight is None and weight is not None)
+        or (row_weight is None and sample_weight is not None)
+        or (lse_in is None and lse is not None)
+    ):
+        return None
+    cdef cnp.ndarray values = None
+    if wants_gradient and grad_out is None:
+        values = cnp.PyArray_EMPTY(2, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+    elif wants_gradient:
+        if not takes_gradient(grad_out, x):
+            return None
+        values = <cnp.ndarray>grad_out
+        if not (apart(values, t) and apart(values, class_weight) and apart(values, row_weight)
+                and apart(values, lse_in)):
+            return None
 
     cdef double reduced = 0
     cdef double few_losses[256]
-    cdef double *losses = few_losses
-    cdef cnp.ndarray many_losses
-    if rows > 256:  # in an array, because NumPy asks for huge pages where it is large
-        many_losses = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_DOUBLE, 0)
-        losses = <double *>cnp.PyArray_DATA(many_losses)
+    cdef cnp.ndarray many_losses = None
     cdef xent_problem problem
+    cdef xent_options options
     cdef xent_status status
     memset(&problem, 0, sizeof(problem))
-    problem.dtype = XENT_F32 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else XENT_F64
-    problem.row_dims = 1
-    problem.row_shape = <const size_t *>cnp.PyArray_DIMS(x)
-    problem.classes = <size_t>cnp.PyArray_DIM(x, 1)
-    problem.logits = row_array(x)
-    problem.logits_stride = cnp.PyArray_ITEMSIZE(x)
-    if gradient:
+    fill_logits(&problem, x)
+    if wants_gradient:
         problem.output = XENT_GRADIENT
-        problem.values = row_array(<cnp.ndarray>grad_out)
+        problem.values = row_array(values)
         problem.values_stride = problem.logits_stride
-    problem.target = row_array(c)
-    problem.target_type = integer_type(c.dtype)
-    problem.upstream_scalar = <double>grad_output / (rows if mean else 1)
-    problem.loss_sum = NULL if mean else &reduced
-    problem.loss_mean = &reduced if mean else NULL
+    if labels:
+        problem.target = row_array(t)
+        problem.target_type = integer_type(t.dtype)
+    problem.lse_in = row_array(lse_in)
+    problem.upstream_scalar = <double>grad_output
     problem.threads = 0 if n_threads is None else <int>n_threads
-    problem.loss = losses
+    if wants_loss:
+        if each or rows > 256:  # in an array, because NumPy asks for huge pages where it is large
+            many_losses = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_DOUBLE, 0)
+            problem.loss = doubles(many_losses)
+        else:
+            problem.loss = few_losses
+        problem.loss_sum = NULL if mean else &reduced
+        problem.loss_mean = &reduced if mean else NULL
+    if (
+        labels and weight is sample_weight is ignore is softcap is None
+        and <double>label_smoothing == 0 and <double>z_loss == 0 and <double>scale == 1
+    ):
+        problem.upstream_scalar /= rows if mean else 1
+    else:
+        memset(&options, 0, sizeof(options))
+        if not labels:
+            fill_labels(&options.labels, t, None, False)
+        if ignore is not None:
+            options.ignores = True
+            options.ignored = <int64_t>ignore
+        options.class_weight = doubles(class_weight)
+        options.row_weight = row_array(row_weight)
+        options.label_smoothing = <double>label_smoothing
+        options.z_loss = <double>z_loss
+        options.scale = <double>scale
+        options.softcap = 0 if softcap is None else <double>softcap
+        options.mean = mean
+        problem.options = &options
     with nogil:
         status = xent_run(&problem)
     if status == XENT_TARGET_OUT_OF_RANGE:
         return None
     check(status)
+    if not wants_loss:
+        return values
 
     cdef float single = <float>reduced
     cdef void *value = &reduced
     if problem.dtype == XENT_F32:
         value = &single
-    loss = PyArray_Scalar(value, x.dtype, None)
-    return (loss, grad_out) if gradient else loss
+    loss = rounded(many_losses, cnp.PyArray_TYPE(x)) if each else PyArray_Scalar(value, x.dtype, None)
+    return (loss, values) if wants_gradient else loss
 
 
 def isa():
