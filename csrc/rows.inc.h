@@ -681,7 +681,8 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
         V(emit_rest)(aside->emission, n, own.pending_size);
     }
     if (treatment == SUMMED) {
-        const struct V(logit_sum) sum = own.logits; /* or all of `own` stays in memory in the loops */
+        const struct V(logit_sum) sum =
+            own.logits; /* or all of `own` stays in memory in the loops */
         V(spread_of_block)(logits, skip, max, &sum, aside->spread);
     }
     for (size_t i = 0; own.ahead_peaks && i < V(whole_of)(n); i += V(PEAK)) {

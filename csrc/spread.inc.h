@@ -277,15 +277,17 @@ XENT_INLINE bool V(spread_of_sum)(const struct V(logit_sum) * sum, size_t vector
                                   struct xent_spread *result) {
     const double step = (double)V(STEP_HIGH) + (double)V(STEP_LOW);
     const double most = 0.51 * step * (double)vectors;
-    double steps[V(LANES)], rests[V(LANES)], total = 0;
-    V(to_doubles)(steps, sum->steps);
-    V(to_doubles)(rests, sum->rest);
-    bool all = true;
-    for (size_t i = 0; i < V(LANES); i++) {
-        total += step * steps[i] + rests[i];
-        all &= fabs(rests[i]) <= most;
+    REAL steps[V(LANES)], rests[V(LANES)];
+    V(store)(steps, sum->steps);
+    V(store)(rests, sum->rest);
+    f64_vec lanes = number(0);
+    bool more = false;
+    for (size_t i = 0; i < V(LANES); i += f64_LANES) {
+        const f64_vec rest = V(widen)(rests + i);
+        more |= f64_any_less(number(most), magnitude(rest));
+        lanes = f64_add(lanes, f64_fma(number(step), V(widen)(steps + i), rest));
     }
-    const double count = (double)(vectors * V(LANES));
+    const double count = (double)(vectors * V(LANES)), total = V(add_lanes)(lanes);
     *result = (struct xent_spread){count, count * top - total, count};
-    return all;
+    return !more && !isnan(total);
 }
