@@ -217,6 +217,27 @@ def test_the_common_call_sees_shared_memory(rng):
             np.testing.assert_array_equal(actual, expected, err_msg=name)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+@pytest.mark.parametrize("rows", [1, 64, 300])
+def test_common_maps_are_the_general_ones(dtype, rng, rows, scale):
+    x = rng.normal(size=(rows, 10)).astype(dtype)
+    for function in (xent.softmax, xent.log_softmax, xent.logsumexp):
+        expected = function(x, scale=scale, **GENERAL_WAY)
+        actual = function(x, scale=scale)
+        assert (type(actual), actual.dtype, actual.shape) == (type(expected), expected.dtype, expected.shape)
+        np.testing.assert_array_equal(actual, expected)
+        for out in (np.empty_like(expected), x.copy()[: len(expected)]):
+            if function is not xent.logsumexp:
+                out[...] = x
+                assert function(out, scale=scale, out=out) is out
+                np.testing.assert_array_equal(out, expected)
+                assert function(x, scale=scale, out=out) is out
+                np.testing.assert_array_equal(out, expected)
+    memory = np.concatenate([np.zeros(4, dtype), x.ravel()])
+    out = memory[:-4].reshape(x.shape)
+    np.testing.assert_array_equal(xent.softmax(memory[4:].reshape(x.shape), out=out), xent.softmax(x))
+
+
 def test_losses_beyond_float32_are_infinite_either_way():
     x = np.array([[0, 3e38], [0, 3e38]], np.float32)
     for way in ({}, GENERAL_WAY):
@@ -271,6 +292,8 @@ def test_the_common_call_is_short(dtype, rng, monkeypatch):
             assert function(x, target, **options) is not None
         assert xent.cross_entropy_grad(x, target, lse=np.ones(4, dtype), **options).dtype == dtype
     assert xent.cross_entropy(x, np.ones((4, 10))) > 0
+    for function in (xent.softmax, xent.log_softmax, xent.logsumexp):
+        assert function(x, scale=0.7).dtype == dtype
     for name, value in {
         "label_smoothing": 1,
         "z_loss": -1.0,

@@ -950,6 +950,9 @@ def _map_rows(
     output: int, x: ArrayLike, axis: int, scale: float, out: NDArray[Any] | None, n_threads: int | None
 ) -> NDArray[Any]:
     """Compute softmax or log_softmax."""
+    result = _core.map_directly(x, axis, scale, out, output, n_threads)
+    if result is not None:
+        return result  # type: ignore[no-any-return]
     scale = _arrays.scale("scale", scale)
     logits = _arrays.floats("x", x)
     inputs: dict[str, Any] = {"logits": _arrays.classes_last("x", logits, axis)}
@@ -1089,6 +1092,9 @@ def logsumexp(
     >>> xent.logsumexp([[2.0, 1.0, 0.0], [1000.0, 1000.0, 1000.0]])
     array([   2.40760596, 1001.09861229])
     """
+    result = _core.map_directly(x, axis, scale, out, _core.NO_VALUES, n_threads)
+    if result is not None:
+        return result
     scale = _arrays.scale("scale", scale)
     logits = _arrays.floats("x", x)
     rows = _arrays.classes_last("x", logits, axis)

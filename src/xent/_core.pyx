@@ -536,8 +536,8 @@ cdef bint apart(cnp.ndarray a, cnp.ndarray b):
     return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
 
 
-cdef bint takes_gradient(object out, cnp.ndarray logits):
-    """Whether the gradient can be written to `out`: over the logits, or away from them."""
+cdef bint takes_values(object out, cnp.ndarray logits):
+    """Whether values can be written to `out`: over the logits, or away from them."""
     if not is_plain(out, 2):
         return False
     cdef cnp.ndarray array = <cnp.ndarray>out
@@ -571,6 +571,16 @@ cdef cnp.ndarray plain_weights(object given, cnp.npy_intp n):
     return weights if good else None
 
 
+cdef bint is_last(object axis):
+    """Whether it is the last axis of a matrix, as an integer itself."""
+    return type(axis) is int and (axis == -1 or axis == 1)
+
+
+cdef bint is_team(object n_threads):
+    """Whether it is a number of threads as an integer itself, or the default."""
+    return n_threads is None or (type(n_threads) is int and 1 <= n_threads <= 1024)
+
+
 cdef bint is_number(object x, double least, double most):
     """Whether it is a float itself, and in its limits."""
     return type(x) is float and least <= <double>x <= most
@@ -582,14 +592,14 @@ cdef bint is_label(object x, cnp.ndarray labels):
     return type(x) is int and (-2**63 if any_sign else 0) <= x < 2**63
 
 
-cdef object rounded(cnp.ndarray losses, int type):
-    """Return the losses in their dtype; one beyond the largest float32 is infinite."""
-    cdef cnp.npy_intp n = cnp.PyArray_DIM(losses, 0), i
+cdef object rounded(cnp.ndarray numbers, int type):
+    """Return one number for each row in that dtype; one beyond the largest float32 is infinite."""
+    cdef cnp.npy_intp n = cnp.PyArray_DIM(numbers, 0), i
     cdef cnp.ndarray result
-    cdef double *wide = doubles(losses)
+    cdef double *wide = doubles(numbers)
     cdef float *narrow
     if type == cnp.NPY_FLOAT64:
-        return losses
+        return numbers
     result = cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT32, 0)
     narrow = <float *>cnp.PyArray_DATA(result)
     for i in range(n):
@@ -626,9 +636,7 @@ def run_directly(
     cdef bint each = not mean and reduction == "none"
     if not (type(reduction) is str and (mean or each or reduction == "sum")):
         return None
-    if not (type(axis) is int and (axis == -1 or axis == 1) and type(grad_output) is float):
-        return None
-    if not (n_threads is None or (type(n_threads) is int and 1 <= n_threads <= 1024)):
+    if not (is_last(axis) and is_team(n_threads) and type(grad_output) is float):
         return None
     if not (is_number(label_smoothing, 0, 1) and is_number(z_loss, 0, DBL_MAX) and is_number(scale, 1e-30, 1e30)):
         return None
@@ -656,7 +664,7 @@ def run_directly(
     if wants_gradient and grad_out is None:
         values = cnp.PyArray_EMPTY(2, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
     elif wants_gradient:
-        if not takes_gradient(grad_out, x):
+        if not takes_values(grad_out, x):
             return None
         values = <cnp.ndarray>grad_out
         if not (apart(values, t) and apart(values, class_weight) and apart(values, row_weight)
@@ -723,6 +731,50 @@ def run_directly(
         value = &single
     loss = rounded(many_losses, cnp.PyArray_TYPE(x)) if each else PyArray_Scalar(value, x.dtype, None)
     return (loss, values) if wants_gradient else loss
+
+
+def map_directly(object logits, object axis, object scale, object out, int output, object n_threads):
+    """Return softmax or log_softmax, or without such an `output` logsumexp, if all is plain; else ``None``.
+
+    As in `run_directly`, whatever is not plain is left to the general way.
+    """
+    if not (are_floats(logits, 2) and is_last(axis) and is_team(n_threads) and is_number(scale, 1e-30, 1e30)):
+        return None
+    cdef cnp.ndarray x = <cnp.ndarray>logits
+    cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0)
+    cdef cnp.ndarray result
+    if cnp.PyArray_SIZE(x) == 0:
+        return None
+    if output == XENT_NO_VALUES and out is None:
+        result = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_FLOAT64, 0)
+    elif out is None:
+        result = cnp.PyArray_EMPTY(2, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+    elif output != XENT_NO_VALUES and takes_values(out, x):
+        result = <cnp.ndarray>out
+    else:
+        return None
+
+    cdef xent_problem problem
+    cdef xent_options options
+    cdef xent_status status
+    memset(&problem, 0, sizeof(problem))
+    fill_logits(&problem, x)
+    problem.output = <xent_values>output
+    problem.upstream_scalar = 1
+    problem.threads = 0 if n_threads is None else <int>n_threads
+    if output == XENT_NO_VALUES:
+        problem.lse = doubles(result)
+    else:
+        problem.values = row_array(result)
+        problem.values_stride = problem.logits_stride
+    if <double>scale != 1:
+        memset(&options, 0, sizeof(options))
+        fill_transformation(&options, None, scale, 0)
+        problem.options = &options
+    with nogil:
+        status = xent_run(&problem)
+    check(status)
+    return rounded(result, cnp.PyArray_TYPE(x)) if output == XENT_NO_VALUES else result
 
 
 def isa():
