@@ -271,8 +271,8 @@ XENT_INLINE void V(settle_logits)(struct V(logit_sum) * sum) {
 }
 
 /* The spread of so many vectors of classes whose logits have been summed. What is left of these is
- * no more than `most` in a lane, unless the terms of some are zero or no numbers: then it says no.
- */
+ * no more than `most` in a lane, unless the terms of some are zero: then it says no. A NaN is one
+ * in the sum of exponentials, too, and the block is reduced again. */
 XENT_INLINE bool V(spread_of_sum)(const struct V(logit_sum) * sum, size_t vectors, double top,
                                   struct xent_spread *result) {
     const double step = (double)V(STEP_HIGH) + (double)V(STEP_LOW);
@@ -289,5 +289,5 @@ XENT_INLINE bool V(spread_of_sum)(const struct V(logit_sum) * sum, size_t vector
     }
     const double count = (double)(vectors * V(LANES)), total = V(add_lanes)(lanes);
     *result = (struct xent_spread){count, count * top - total, count};
-    return !more && !isnan(total);
+    return !more;
 }
