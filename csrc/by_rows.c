@@ -326,6 +326,7 @@ static void reduce_half_block(const struct xent_job *job, const struct row *row,
     aside->ahead_peaks = NULL;
     aside->keeps_skip = false;
     aside->spread = NULL;
+    aside->below = NULL;
     job->kernels->reduce_halves(&from, block.size, skip, aside, &row->space->blocks.sums[index]);
 }
 
@@ -357,7 +358,8 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     aside->source = xent_logits_at(job, &row->at, block.begin);
     aside->source_stride = job->problem->logits_stride;
     aside->ahead_peaks = work->peaks;
-    aside->keeps_skip = job->keeps_largest; /* most of them are not kept apart in the end */
+    /* most of them are not kept apart in the end; but nothing is below the top there */
+    aside->keeps_skip = job->keeps_largest && !work->evaluation.terms;
     struct xent_evaluation_space evaluation = work->evaluation;
     if (evaluation.terms) {
         evaluation.terms = move_from(evaluation.terms, logits.u, PAGE / 4);
@@ -373,6 +375,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
                                                     found.peaks, note, &row->label, &evaluation);
     }
     aside->spread = note ? xent_spread_to_note(job, note) : NULL;
+    aside->below = evaluation.terms ? &space->findings[index].spread : NULL;
     job->kernels->reduce(&logits, block.size, skip, max, aside, &space->blocks.sums[index]);
     if (is_marked(job, row, index) && aside->exps) {
         job->kernels->mark(aside->exps, block.size, logits.u);
@@ -380,10 +383,6 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     if (note && xent_has(job, DIRECTION)) {
         xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
         note_vector(job, note, aside->exps, load.slopes, block, work->vector);
-    }
-    if (evaluation.terms) {
-        space->findings[index].spread =
-            xent_spread_block(job, block.begin, block.size, &logits, note, evaluation.terms);
     }
     return (struct found){
         .known = aside->ahead != NULL,

@@ -154,16 +154,6 @@ struct xent_finding xent_look_at_block(const struct xent_job *job, const struct 
     return finding;
 }
 
-double xent_spread_block(const struct xent_job *job, size_t begin, size_t size,
-                         const struct xent_logits *logits, const struct xent_note *note,
-                         char *terms) {
-    if (note->kept != XENT_NO_CLASS) { /* it is not in the sum */
-        xent_set_real(job, terms + (note->kept - begin) * job->itemsize, 0);
-    }
-    const double spread = job->kernels->spread_terms(logits, size, note->top, terms);
-    return spread - spread == 0 ? spread : 0; /* infinitely far are terms of zero */
-}
-
 /* ---- Rows --------------------------------------------------------------------------------------
  */
 

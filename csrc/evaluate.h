@@ -55,11 +55,6 @@ struct xent_finding xent_look_at_block(const struct xent_job *job, const struct 
                                        const struct xent_label *label,
                                        const struct xent_evaluation_space *space);
 
-/* What is spread, of the terms that reduce has kept. */
-double xent_spread_block(const struct xent_job *job, size_t begin, size_t size,
-                         const struct xent_logits *logits, const struct xent_note *note,
-                         char *terms);
-
 /* Writes what is known before the row is finished: classes and ranks, and logits in place of their
  * log-probabilities. The lane gets what the entropy needs, for which the sums, merged before, are
  * used up; the list is emptied. `kept` is the note of the block that has the largest class. */

@@ -244,6 +244,10 @@ struct xent_aside {
     /* gets what `spread` gives, without labels and weights, unless NULL; then nothing is emitted
      * with labels */
     struct xent_spread *spread;
+    /* gets the sum of e * scale * (max - u - low) over the terms, in the unit of their sum, unless
+     * NULL; then `exps` is room for the terms, and nothing is emitted. A term of zero adds nothing.
+     */
+    double *below;
 };
 
 /* Every kernel, as KERNEL(name, result, arguments): the table, the prototypes and the tests all
@@ -283,10 +287,6 @@ struct xent_aside {
     KERNEL(spread, void,                                                                           \
            (const struct xent_logits *logits, size_t n, size_t skip, double top,                   \
             const void *labels, const void *weights, struct xent_spread *result))                  \
-    /* Sum of e * scale * (top - u - low) over the terms that reduce has kept, in the unit of its  \
-     * sum; a term of zero adds nothing. */                                                        \
-    KERNEL(spread_terms, double,                                                                   \
-           (const struct xent_logits *logits, size_t n, double top, const void *exps))             \
     /* Adds e^z over the block to `sum`; for z below 300. */                                       \
     KERNEL(sum_near_one, void,                                                                     \
            (const struct xent_logits *logits, size_t n, struct xent_near_one *sum))                \
@@ -337,7 +337,7 @@ struct xent_aside {
            (const struct xent_tile *tile, const struct xent_tile *low,                             \
             const struct xent_tile *labels, const double *weights, struct xent_rows *rows,         \
             double *counts))                                                                       \
-    /* What spread_terms gives, as `below`: of terms, and of logits that are no larger than        \
+    /* What reduce gives as `below`: of terms, and of logits that are no larger than               \
      * `target_logit`. */                                                                          \
     KERNEL(lanes_spread_terms, void,                                                               \
            (const struct xent_tile *terms, const struct xent_tile *logits, double scale,           \

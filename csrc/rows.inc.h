@@ -215,11 +215,6 @@ static size_t V(count_above)(const void *logits, size_t n, double bound, bool at
 }
 #undef COUNT
 
-/* The vector at i, or the first lanes of it. */
-XENT_INLINE V(vec) V(load_part)(const REAL *x, size_t i, size_t lanes) {
-    return lanes == V(LANES) ? V(load)(x + i) : V(load_first)(x + i, lanes, V(set1)(0));
-}
-
 /* What is subtracted from the terms, as vectors. */
 struct V(offset) {
     const REAL *labels;
@@ -356,6 +351,7 @@ struct V(aside) {
     struct V(offset) offset; /* its labels are those of `pending` */
     bool stream;
     struct V(logit_sum) logits; /* of those that are added by fours, where they are SUMMED */
+    struct V(spread_sum) terms; /* where they are SPREAD */
 };
 
 #ifndef XENT_KEEPING
@@ -486,6 +482,10 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
         if (by_fours && k % 4 == 3) {
             sum->low = V(add)(sum->low, rests);
         }
+        if (treatment == SPREAD) {
+            const V(vec) u = V(load_from)(span, i + k * V(LANES));
+            V(add_spread)(&aside->terms, V(term)(exps[k]), u);
+        }
         V(put_aside)(aside, i + k * V(LANES), exps[k], keep);
     }
     if (!XENT_STRIP_STAYS) {
@@ -536,6 +536,9 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
             if (treatment == SUMMED) {
                 V(settle_logits)(&aside->logits);
             }
+            if (treatment == SPREAD) {
+                V(settle_spread)(&aside->terms);
+            }
             V(note_peaks)(aside, i);
         }
         const size_t stop = end - i < four ? end : i + four;
@@ -564,6 +567,9 @@ XENT_INLINE void V(reduce_tail)(const struct V(span) * span, size_t n, size_t i,
     const V(vec) x = V(load_masked_from)(span, n, i, skip);
     const V(vec) low = V(load_masked_low)(span, n, i, treatment);
     const V(vec) term = V(add_exp)(sum, V(exp_parts)(x, low, ref, treatment));
+    if (treatment == SPREAD) {
+        V(add_spread)(&aside->terms, term, x);
+    }
     if (aside->looks) {
         aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
     }
@@ -671,6 +677,7 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
         .fetch_stride = aside->source_stride,
         .pending_size = 0,
         .logits = V(no_logits)(),
+        .terms = V(no_terms)((REAL)max),
     };
     const bool emits = keep != KEEP_NOTHING && aside->emission;
     if (emits) {
@@ -680,10 +687,14 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
     if (emits) {
         V(emit_rest)(aside->emission, n, own.pending_size);
     }
+    /* Copies are passed on, or all of `own` would stay in memory in the loops. */
     if (treatment == SUMMED) {
-        const struct V(logit_sum) sum =
-            own.logits; /* or all of `own` stays in memory in the loops */
+        const struct V(logit_sum) sum = own.logits;
         V(spread_of_block)(logits, skip, max, &sum, aside->spread);
+    }
+    if (treatment == SPREAD) {
+        const struct V(spread_sum) sum = own.terms;
+        *aside->below = V(spread_total)(&sum);
     }
     for (size_t i = 0; own.ahead_peaks && i < V(whole_of)(n); i += V(PEAK)) {
         own.ahead_max = V(max)(V(peaks_at)(own.ahead_peaks, i), own.ahead_max);
@@ -707,6 +718,7 @@ DEFINE_REDUCE(as_is_as_f16, AS_IS, KEEP_AS_F16)
 DEFINE_REDUCE(as_is_as_bf16, AS_IS, KEEP_AS_BF16)
 DEFINE_REDUCE(summed, SUMMED, KEEP_NOTHING)
 DEFINE_REDUCE(summed_with_offset, SUMMED, KEEP_WITH_OFFSET)
+DEFINE_REDUCE(spread, SPREAD, KEEP_NOTHING)
 DEFINE_REDUCE(shifted, SHIFTED, KEEP_NOTHING)
 DEFINE_REDUCE(shifted_kept, SHIFTED, KEEP_TERMS)
 DEFINE_REDUCE(multiplied, MULTIPLIED, KEEP_NOTHING)
@@ -717,6 +729,11 @@ DEFINE_REDUCE_FROM(f16, AS_IS, KEEP_NOTHING, XENT_F16)
 DEFINE_REDUCE_FROM(bf16, AS_IS, KEEP_NOTHING, XENT_BF16)
 #undef DEFINE_REDUCE
 #undef DEFINE_REDUCE_FROM
+
+/* Whether exp takes the logits as they are. */
+XENT_INLINE bool V(is_as_is)(const struct xent_logits *logits, double max) {
+    return logits->scale == 1 && !logits->low && !V(is_shifted)(max);
+}
 
 typedef void V(reduction)(const struct xent_logits *logits, size_t n, size_t skip, double max,
                           struct xent_aside *aside, struct xent_sum *sum);
@@ -755,8 +772,7 @@ static V(reduction) *
  * logit far below all others makes the sum no number: that block is reduced again, without. */
 static bool V(reduce_and_sum)(const struct xent_logits *logits, size_t n, size_t skip, double max,
                               struct xent_aside *aside, struct xent_sum *sum) {
-    const bool as_is = logits->scale == 1 && !logits->low && !V(is_shifted)(max);
-    if (!V(BY_FOURS) || n < XENT_BLOCK || !as_is) {
+    if (!V(BY_FOURS) || n < XENT_BLOCK || !V(is_as_is)(logits, max)) {
         return false;
     }
     if (aside->exps) {
@@ -779,10 +795,28 @@ static __attribute__((noinline)) void V(reduce_with_spread)(const struct xent_lo
     }
 }
 
+/* Likewise. */
+static __attribute__((noinline)) void V(reduce_with_terms)(const struct xent_logits *logits,
+                                                           size_t n, size_t skip, double max,
+                                                           struct xent_aside *aside,
+                                                           struct xent_sum *sum) {
+    if (V(is_as_is)(logits, max)) {
+        V(reduce_spread)(logits, n, skip, max, aside, sum);
+    } else {
+        V(reduction_for)(logits, max, aside)(logits, n, skip, max, aside, sum);
+        *aside->below = V(spread_terms)(logits, n, max, aside->exps);
+    }
+    if (*aside->below - *aside->below != 0) {
+        *aside->below = 0; /* infinitely far are terms of zero */
+    }
+}
+
 static void V(reduce)(const struct xent_logits *logits, size_t n, size_t skip, double max,
                       struct xent_aside *aside, struct xent_sum *sum) {
     if (aside->spread) {
         V(reduce_with_spread)(logits, n, skip, max, aside, sum);
+    } else if (aside->below) {
+        V(reduce_with_terms)(logits, n, skip, max, aside, sum);
     } else {
         V(reduction_for)(logits, max, aside)(logits, n, skip, max, aside, sum);
     }

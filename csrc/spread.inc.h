@@ -287,7 +287,100 @@ XENT_INLINE bool V(spread_of_sum)(const struct V(logit_sum) * sum, size_t vector
         more |= f64_any_less(number(most), magnitude(rest));
         lanes = f64_add(lanes, f64_fma(number(step), V(widen)(steps + i), rest));
     }
-    const double count = (double)(vectors * V(LANES)), total = V(add_lanes)(lanes);
+    const double count = (double)(vectors * V(LANES)), total = sum_of_lanes(lanes);
     *result = (struct xent_spread){count, count * top - total, count};
     return !more;
+}
+
+/* The vector at i, or the first lanes of it. */
+XENT_INLINE V(vec) V(load_part)(const REAL *x, size_t i, size_t lanes) {
+    return lanes == V(LANES) ? V(load)(x + i) : V(load_first)(x + i, lanes, V(set1)(0));
+}
+
+/* What V(spread_terms) works with; the last two where logits are scaled. */
+struct V(spread_from) {
+    const REAL *e, *u, *low;
+    V(vec) top, scale;
+};
+
+/* `lanes` terms from i on, subtracted from the sum. Whether logits are scaled is a constant of the
+ * loop. */
+XENT_INLINE V(vec) V(spread_vector)(V(vec) sum, const struct V(spread_from) * from, size_t i,
+                                    size_t lanes, bool scaled) {
+    const V(vec) e = V(load_part)(from->e, i, lanes), u = V(load_part)(from->u, i, lanes);
+    V(vec) d = V(sub)(u, from->top);
+    if (scaled) {
+        d = V(mul)(V(add)(d, V(load_part)(from->low, i, lanes)), from->scale);
+        d = V(less)(V(set1)(0), e, d, V(set1)(0));
+    } else {
+        d = V(max)(V(set1)(-V(LARGEST)), d); /* for the sake of -inf */
+    }
+    return V(fnma)(e, d, sum);
+}
+
+/* Several sums, so that an addition does not wait for the last, and that few are added to each. */
+XENT_INLINE double V(spread_as)(const struct V(spread_from) * from, size_t n, bool scaled) {
+    V(vec) s0 = V(set1)(0), s1 = s0, s2 = s0, s3 = s0;
+    size_t i = 0;
+    for (; i + 4 * V(LANES) <= n; i += 4 * V(LANES)) {
+        s0 = V(spread_vector)(s0, from, i, V(LANES), scaled);
+        s1 = V(spread_vector)(s1, from, i + V(LANES), V(LANES), scaled);
+        s2 = V(spread_vector)(s2, from, i + 2 * V(LANES), V(LANES), scaled);
+        s3 = V(spread_vector)(s3, from, i + 3 * V(LANES), V(LANES), scaled);
+    }
+    for (; i < n; i += V(LANES)) {
+        s0 = V(spread_vector)(s0, from, i, n - i < V(LANES) ? n - i : V(LANES), scaled);
+    }
+    REAL lanes[V(LANES)];
+    V(store)(lanes, V(add)(V(add)(s0, s1), V(add)(s2, s3)));
+    for (size_t half = V(LANES) / 2; half > 0; half /= 2) {
+        for (size_t k = 0; k < half; k++) {
+            lanes[k] += lanes[k + half];
+        }
+    }
+    return (double)lanes[0] / V(ONE_WITH_HEADROOM);
+}
+
+/* The sum of terms that have been kept, each times how far its logit is below the top. */
+static double V(spread_terms)(const struct xent_logits *logits, size_t n, double top,
+                              const void *exps) {
+    static const REAL zeros[XENT_BLOCK];
+    const struct V(spread_from) from = {
+        .e = exps,
+        .u = logits->u,
+        .low = logits->low ? logits->low : zeros,
+        .top = V(set1)((REAL)top),
+        .scale = V(set1)((REAL)logits->scale),
+    };
+    const bool scaled = logits->low || logits->scale != 1;
+    return scaled ? V(spread_as)(&from, n, true) : V(spread_as)(&from, n, false);
+}
+
+/* The same on the way, of logits as they are: added up as in V(logit_sum). */
+struct V(spread_sum) {
+    V(vec) top, part, rest;
+};
+
+XENT_INLINE struct V(spread_sum) V(no_terms)(REAL top) {
+    return (struct V(spread_sum)){V(set1)(top), V(set1)(0), V(set1)(0)};
+}
+
+XENT_INLINE void V(add_spread)(struct V(spread_sum) * sum, V(vec) term, V(vec) u) {
+    const V(vec) d = V(max)(V(set1)(-V(LARGEST)), V(sub)(u, sum->top)); /* for the sake of -inf */
+    sum->part = V(fnma)(term, d, sum->part);
+}
+
+XENT_INLINE void V(settle_spread)(struct V(spread_sum) * sum) {
+    sum->rest = V(add)(sum->rest, sum->part);
+    sum->part = V(set1)(0);
+}
+
+XENT_INLINE double V(spread_total)(const struct V(spread_sum) * sum) {
+    REAL lanes[V(LANES)];
+    f64_vec total = number(0);
+    V(store)(lanes, V(add)(sum->rest, sum->part));
+    for (size_t i = 0; i < V(LANES); i += f64_LANES) {
+        total = f64_add(total, V(widen)(lanes + i));
+    }
+    return sum_of_lanes(total) / V(ONE_WITH_HEADROOM);
 }

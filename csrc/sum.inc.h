@@ -109,14 +109,6 @@ XENT_INLINE void V(settle)(struct V(sum) * sum) {
     sum->high = high;
 }
 
-/* The sum of eight doubles, in a fixed order. */
-XENT_INLINE double V(add_lanes)(f64_vec x) {
-    double lanes[f64_LANES];
-    f64_store(lanes, x);
-    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-           ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-}
-
 /* Adds the lanes of a sum that started at `start`, in a fixed order, without the headroom: of
  * floats as doubles, which lose next to nothing. */
 XENT_INLINE double V(total_of_floats)(const REAL *high, const REAL *low, double start) {
@@ -125,7 +117,7 @@ XENT_INLINE double V(total_of_floats)(const REAL *high, const REAL *low, double 
         const f64_vec lane = f64_sub(V(widen)(high + i), f64_set1(start));
         sum = f64_add(sum, f64_add(lane, V(widen)(low + i)));
     }
-    return V(add_lanes)(sum);
+    return sum_of_lanes(sum);
 }
 
 /* The same of doubles, as an unevaluated sum. */

@@ -1,7 +1,7 @@
 /* Numbers as doubles and back. Included once per dtype; knows vectors and nothing else. */
 
-#ifndef XENT_DOUBLES_AS_HALVES
-#    define XENT_DOUBLES_AS_HALVES
+#ifndef XENT_DOUBLES
+#    define XENT_DOUBLES
 
 #    define DEFINE_DOUBLES(name)                                                                   \
         XENT_INLINE f64_vec f64_of_##name(const char *p) {                                         \
@@ -33,6 +33,14 @@ DEFINE_DOUBLES(bf16)
 DEFINE_TO_HALVES(f16)
 DEFINE_TO_HALVES(bf16)
 #    undef DEFINE_TO_HALVES
+
+/* In a fixed order. */
+XENT_INLINE double sum_of_lanes(f64_vec x) {
+    double lanes[f64_LANES];
+    f64_store(lanes, x);
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+           ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
 
 #endif
 
