@@ -238,9 +238,30 @@ def test_common_maps_are_the_general_ones(dtype, rng, rows, scale):
     np.testing.assert_array_equal(xent.softmax(memory[4:].reshape(x.shape), out=out), xent.softmax(x))
 
 
+def test_one_class_of_any_stride():
+    x = np.arange(5.0)[None].T
+    np.testing.assert_array_equal(xent.cross_entropy_grad(x, np.zeros(5, int), weight=np.ones(1)), np.zeros((5, 1)))
+    np.testing.assert_array_equal(xent.softmax(x), np.ones((5, 1)))
+    np.testing.assert_array_equal(xent.logsumexp(x), x[:, 0])
+
+
+def test_an_axis_is_what_is_an_index(rng):
+    class First:
+        def __index__(self):
+            return 0
+
+    x, target = rng.normal(size=(5, 3)), rng.integers(5, size=3)
+    assert xent.cross_entropy(x, target, axis=First()) == xent.cross_entropy(x, target, axis=0)
+    np.testing.assert_array_equal(
+        xent.evaluate(x, target, axis=First(), top_k=2).top_k_indices,
+        xent.evaluate(x, target, axis=0, top_k=2).top_k_indices,
+    )
+
+
 def test_losses_beyond_float32_are_infinite_either_way():
     x = np.array([[0, 3e38], [0, 3e38]], np.float32)
     for way in ({}, GENERAL_WAY):
+        np.testing.assert_array_equal(xent.logsumexp(x, scale=2.0, **way), np.full(2, np.inf, np.float32))
         loss = xent.cross_entropy(x, np.array([0, 1]), scale=2.0, reduction="none", **way)
         np.testing.assert_array_equal(loss, np.array([np.inf, 0], np.float32))
 
@@ -294,19 +315,33 @@ def test_the_common_call_is_short(dtype, rng, monkeypatch):
     assert xent.cross_entropy(x, np.ones((4, 10))) > 0
     for function in (xent.softmax, xent.log_softmax, xent.logsumexp):
         assert function(x, scale=0.7).dtype == dtype
-    for name, value in {
-        "label_smoothing": 1,
-        "z_loss": -1.0,
-        "scale": 1e31,
-        "softcap": np.nan,
-        "weight": [1.0] * 10,
-        "sample_weight": np.full(4, -1.0),
-        "ignore_index": 2**63,
-        "tail": "zero",
-        "class_mask": np.ones(10, bool),
-    }.items():
-        with pytest.raises((TypeError, ValueError)):
-            xent.cross_entropy(x, target, **{name: value})
+    for options in ({"softcap": 30}, {"scale": 2, "z_loss": 0}, {"label_smoothing": np.float64(0.1)}):
+        assert xent.cross_entropy(x, target, **options) > 0
+    assert xent.cross_entropy_grad(x, target, grad_output=1).dtype == dtype
+    for name, value in [
+        ("label_smoothing", True),
+        ("z_loss", -1.0),
+        ("scale", 1e31),
+        ("softcap", np.nan),
+        ("weight", [1.0] * 10),
+        ("weight", np.full(10, np.inf, dtype)),
+        ("weight", np.full(10, np.nan, dtype)),
+        ("sample_weight", np.full(4, -1.0)),
+        ("sample_weight", np.full(4, np.nan)),
+        ("ignore_index", 2**63),
+        ("tail", "zero"),
+        ("class_mask", np.ones(10, bool)),
+        *GENERAL_WAY.items(),
+    ]:
+        for function in LOSSES:
+            with pytest.raises((TypeError, ValueError)):
+                function(x, target, **{name: value})
+    with pytest.raises(TypeError):
+        xent.cross_entropy_grad(x, target, grad_output=2**63)
+    with pytest.raises(TypeError):
+        xent.cross_entropy(x, target, reduction=np.array(["mean", "sum"]))
+    with pytest.raises(TypeError):
+        xent.logsumexp(x, **GENERAL_WAY)
 
 
 def test_half_precision(half, rng):
@@ -483,7 +518,9 @@ def test_forms_of_targets(rng):
 def test_an_ignored_label_that_no_label_can_be(rng):
     x, target = rng.normal(size=(6, 5)), np.array([0, 1, 2, 3, 4, 0], np.uint8)
     for ignored in (-100, 256, 2**64, np.int64(-256)):
-        assert xent.cross_entropy(x, target, ignore_index=ignored) == xent.cross_entropy(x, target)
+        loss, grad = xent.cross_entropy_and_grad(x, target, ignore_index=ignored)
+        assert loss == xent.cross_entropy(x, target)
+        np.testing.assert_array_equal(grad, xent.cross_entropy_grad(x, target))
     loss = xent.cross_entropy(x, target, ignore_index=0, reduction="none")
     np.testing.assert_array_equal(loss == 0, target == 0)
     target[target == 0] = 255
@@ -492,6 +529,17 @@ def test_an_ignored_label_that_no_label_can_be(rng):
         xent.cross_entropy(x, target, ignore_index=-1)
     with pytest.raises(IndexError, match=f"= {2**64 - 1} is out of range"):
         xent.cross_entropy(x, np.full(6, 2**64 - 1, np.uint64), ignore_index=-1)
+
+
+@pytest.mark.parametrize("integer", INTEGERS)
+def test_ignored_labels_at_the_ends_of_a_dtype(rng, integer):
+    x, ends = rng.normal(size=(65, 5)), np.iinfo(integer)
+    for ignored in (ends.min - 1, ends.min, ends.max, ends.max + 1):
+        target = rng.integers(5, size=65).astype(integer)
+        target[::7] = ignored if ends.min <= ignored <= ends.max else 0
+        short, general = (xent.cross_entropy_grad(x, target, ignore_index=ignored, **way) for way in ({}, GENERAL_WAY))
+        np.testing.assert_array_equal(short, general)
+        assert (short[0] == 0).all() == (target[0] == ignored)
 
 
 def test_what_mean_divides_by(rng):

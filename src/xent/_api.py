@@ -1103,9 +1103,10 @@ def logsumexp(
         _arrays.output("out", out, shape, dtype)
     lse = np.empty(shape)
     _core.run(rows, lse=lse, scale=scale, threads=_threads(n_threads))
-    if out is None:
-        return lse.astype(dtype, copy=False)[()]
-    np.copyto(out, lse, casting="same_kind")
+    with np.errstate(over="ignore"):  # one beyond the largest float32 is infinite
+        if out is None:
+            return lse.astype(dtype, copy=False)[()]
+        np.copyto(out, lse, casting="same_kind")
     return out
 
 
@@ -1227,8 +1228,10 @@ def evaluate(
 
     floats = _dtypes(array)[1]
     with np.errstate(over="ignore"):  # a number beyond the largest float32 is infinite
-        for name, result in results.items():
-            results[name] = result.astype(floats if result.dtype == np.float64 else np.intp, copy=False)
+        results = {
+            name: result.astype(floats if result.dtype == np.float64 else np.intp, copy=False)
+            for name, result in results.items()
+        }
 
     def of_rows(name: str) -> Any:
         """Return one number for each row, None if it was not asked for."""

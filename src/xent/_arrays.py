@@ -75,12 +75,12 @@ def classes_last(name: str, array: Array, axis: int) -> Array:
 def classes_back(array: Array, axis: int) -> Array:
     """Return a view whose last axis is where it was before `classes_last`."""
     axes = list(range(array.ndim))
-    axes.insert(axis % array.ndim, axes.pop())
+    axes.insert(operator.index(axis) % array.ndim, axes.pop())
     return array.transpose(axes)
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    axis %= len(shape)
+    axis = operator.index(axis) % len(shape)
     return shape[:axis] + shape[axis + 1 :]
 
 

@@ -1,12 +1,13 @@
 # cython: language_level=3, binding=True, embedsignature=False, freethreading_compatible=True
 """The binding of ``csrc/xent.h``: fills the problem, releases the GIL, turns a status into an exception.
 
-Arrays come checked from `xent._api`: the right shapes, native byte order, a dtype of the C core.
+Arrays come checked from `xent._api`: the right shapes, native byte order, a dtype of the C core. `run_directly` and
+`map_directly` take what the user gave, and check for themselves.
 """
 
 from libc.float cimport DBL_MAX
 from libc.stddef cimport ptrdiff_t, size_t
-from libc.stdint cimport int64_t
+from libc.stdint cimport INT64_MAX, int64_t
 from libc.string cimport memset
 
 cimport numpy as cnp
@@ -582,23 +583,29 @@ cdef bint is_team(object n_threads):
 
 
 cdef bint is_number(object x, double least, double most):
-    """Whether it is a float itself, and in its limits."""
-    return type(x) is float and least <= <double>x <= most
+    """Whether it is a float, or an integer itself of 64 bits at the most, in its limits."""
+    if type(x) is int:
+        return -2**63 <= x < 2**63 and least <= <double>x <= most
+    return isinstance(x, float) and least <= <double>x <= most
 
 
 cdef bint is_label(object x, cnp.ndarray labels):
-    """Whether it is an integer itself that can be compared with 64 bits of any of the labels."""
-    cdef bint any_sign = cnp.PyTypeNum_ISSIGNED(cnp.PyArray_TYPE(labels))
-    return type(x) is int and (-2**63 if any_sign else 0) <= x < 2**63
+    """Whether it is an integer itself that one of the labels can equal, and less than 2^63."""
+    cdef int unused = 64 - 8 * <int>cnp.PyArray_ITEMSIZE(labels)
+    if type(x) is not int:
+        return False
+    if cnp.PyTypeNum_ISSIGNED(cnp.PyArray_TYPE(labels)):
+        return -1 - (INT64_MAX >> unused) <= x <= INT64_MAX >> unused
+    return 0 <= x <= INT64_MAX >> max(unused - 1, 0)
 
 
-cdef object rounded(cnp.ndarray numbers, int type):
+cdef object rounded(cnp.ndarray numbers, int dtype):
     """Return one number for each row in that dtype; one beyond the largest float32 is infinite."""
     cdef cnp.npy_intp n = cnp.PyArray_DIM(numbers, 0), i
     cdef cnp.ndarray result
     cdef double *wide = doubles(numbers)
     cdef float *narrow
-    if type == cnp.NPY_FLOAT64:
+    if dtype == cnp.NPY_FLOAT64:
         return numbers
     result = cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT32, 0)
     narrow = <float *>cnp.PyArray_DATA(result)
@@ -628,15 +635,17 @@ def run_directly(
 ):
     """Run a call whose arguments are plain, and return the loss, the gradient or both; ``None`` if it is another call.
 
-    Small batches are decided by what happens before and after the arithmetic, so this does nothing that can
-    be avoided. Whatever is not plain, errors included, is left to the general way: it has the arguments of
-    `xent._api.cross_entropy`, by position.
+    The arguments are those of `xent.cross_entropy` and its like, as they come from the user. Small batches are decided
+    by what happens before and after the arithmetic, so this does nothing that can be avoided. Whatever is not plain,
+    errors included, is left to the general way.
     """
+    if type(reduction) is not str:
+        return None
     cdef bint mean = reduction == "mean"
     cdef bint each = not mean and reduction == "none"
-    if not (type(reduction) is str and (mean or each or reduction == "sum")):
+    if not (mean or each or reduction == "sum"):
         return None
-    if not (is_last(axis) and is_team(n_threads) and type(grad_output) is float):
+    if not (is_last(axis) and is_team(n_threads) and is_number(grad_output, -DBL_MAX, DBL_MAX)):
         return None
     if not (is_number(label_smoothing, 0, 1) and is_number(z_loss, 0, DBL_MAX) and is_number(scale, 1e-30, 1e30)):
         return None
@@ -713,8 +722,7 @@ def run_directly(
         options.row_weight = row_array(row_weight)
         options.label_smoothing = <double>label_smoothing
         options.z_loss = <double>z_loss
-        options.scale = <double>scale
-        options.softcap = 0 if softcap is None else <double>softcap
+        fill_transformation(&options, None, scale, 0 if softcap is None else softcap)
         options.mean = mean
         problem.options = &options
     with nogil:
