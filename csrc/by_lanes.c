@@ -424,47 +424,81 @@ static double times(double coefficient, double sum) {
     return coefficient != 0 ? coefficient * sum : 0;
 }
 
+/* What is the target's of the rows' labels, and what there is once for a row. */
+static void weigh_targets(const struct xent_job *job, size_t n, struct workspace *work) {
+    const struct weights *const weights = work->weights;
+    const double *const of_class = job->options->class_weight;
+    const double *const of_kept = has_labels(job) ? weights->labels.of_kept : NULL;
+    struct xent_rows *const rows = &work->rows;
+    for (size_t i = 0; i < n; i++) {
+        const double of_target = of_class ? of_class[work->target[i]] : 1;
+        const double label = of_kept ? of_kept[i] * of_target : of_target;
+        rows->own[i] = times(xent_label_share(job->options, weights->of_row[i]), label);
+    }
+    for (size_t i = 0; i < n; i++) {
+        rows->square[i] = weights->of_row[i] * job->options->z_loss;
+    }
+    for (size_t i = 0; !work->caps && i < n; i++) {
+        rows->target_slope[i] = 1;
+    }
+}
+
+/* What every class gets of them. */
+static void add_shares(const struct xent_job *job, const struct xent_tile *tile,
+                       struct workspace *work) {
+    struct weights *const weights = work->weights;
+    struct xent_rows *const rows = &work->rows;
+    bool marks = false;
+    for (size_t i = 0; i < tile->rows; i++) {
+        const bool present = rows->target_logit[i] > -INFINITY;
+        const double unmasked = weights->counts[i] + present;
+        const double share = xent_class_share(job->options, weights->of_row[i], unmasked);
+        const double of_target = xent_class_weight(job, work->target[i]);
+        rows->own[i] += present ? share * of_target : 0;
+        rows->rest[i] = times(share, rows->rest[i]);
+        rows->spread[i] = times(share, rows->spread[i]);
+        weights->less.offset[i] = share;
+        marks |= unmasked < (double)tile->classes;
+    }
+    weights->marks = marks;
+}
+
+/* What other classes than the target have of them. */
+static void add_labels(const struct xent_job *job, size_t n, struct workspace *work) {
+    struct weights *const weights = work->weights;
+    struct xent_rows *const rows = &work->rows;
+    for (size_t i = 0; i < n; i++) {
+        const double of_labels = xent_label_share(job->options, weights->of_row[i]);
+        const double rest = times(of_labels, weights->labels.rest[i]);
+        const double spread = times(of_labels, weights->labels.spread[i]);
+        rows->rest[i] = job->shares ? rows->rest[i] + rest : rest;
+        rows->spread[i] = job->shares ? rows->spread[i] + spread : spread;
+        weights->less.by_labels[i] = of_labels;
+    }
+}
+
 /* The rows' coefficients, as xent_take_coefficients has them. */
 static void take_coefficients(const struct xent_job *job, const struct group *group,
                               struct workspace *work) {
-    const struct xent_options *const options = job->options;
     const struct xent_tile *const tile = &group->tile;
     struct weights *const weights = work->weights;
-    struct xent_rows *const rows = &work->rows;
     if (job->dense_labels) {
         take_distributions(job, group, work);
     }
     if (job->shares || job->listed_labels) {
-        job->kernels->lanes_spread(tile, low_of(work), NULL, options->class_weight, rows,
-                                   weights->counts);
+        job->kernels->lanes_spread(tile, low_of(work), NULL, job->options->class_weight,
+                                   &work->rows, weights->counts);
     }
     if (job->listed_labels) {
         take_lists(job, group, work);
     }
     weights->marks = false;
-    for (size_t i = 0; i < tile->rows; i++) {
-        const bool present = rows->target_logit[i] > -INFINITY;
-        const double unmasked = job->shares ? weights->counts[i] + present : 0;
-        const struct xent_coefficients c =
-            xent_coefficients_of(options, weights->of_row[i], unmasked);
-        const double of_target = xent_class_weight(job, work->target[i]);
-        const double label = has_labels(job) ? weights->labels.of_kept[i] * of_target : of_target;
-        rows->own[i] = times(c.labels, label) + (present ? c.weights * of_target : 0);
-        rows->square[i] = weights->of_row[i] * options->z_loss;
-        rows->target_slope[i] = work->caps ? rows->target_slope[i] : 1;
-        if (job->shares) {
-            weights->less.offset[i] = c.weights;
-            weights->marks = weights->marks || unmasked < (double)tile->classes;
-            rows->rest[i] = times(c.weights, rows->rest[i]);
-            rows->spread[i] = times(c.weights, rows->spread[i]);
-        }
-        if (has_labels(job)) {
-            const double rest = times(c.labels, weights->labels.rest[i]);
-            const double spread = times(c.labels, weights->labels.spread[i]);
-            weights->less.by_labels[i] = c.labels;
-            rows->rest[i] = job->shares ? rows->rest[i] + rest : rest;
-            rows->spread[i] = job->shares ? rows->spread[i] + spread : spread;
-        }
+    weigh_targets(job, tile->rows, work);
+    if (job->shares) {
+        add_shares(job, tile, work);
+    }
+    if (has_labels(job)) {
+        add_labels(job, tile->rows, work);
     }
     if (weights->marks) {
         keep_logits(tile, work);

@@ -469,7 +469,7 @@ static void V(lanes_emit_shifted)(const struct xent_tile *tile, double scale, co
     }
 }
 
-/* Eight rows of a tile. */
+/* Eight rows of a tile. Inlined for each case, so that a loop tests nothing for what is NULL. */
 XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, const struct xent_tile *low,
                                 size_t row, const struct xent_tile *labels, const double *weights,
                                 struct xent_rows *rows, double *counts) {
@@ -482,14 +482,20 @@ XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, const struct xent_
     struct V(carried) mass = {zero, zero}, spread = {zero, zero};
     for (size_t k = 0; k < tile->classes; k++) {
         const vec x = V(widen)(V(tile_at)(tile, k, row));
+        vec below = f64_sub(top, x);
+        below = low ? f64_sub(below, V(widen)(V(tile_at)(low, k, row))) : below;
+        count = f64_add(count, f64_less(masked, x, one, zero));
+        if (!labels && !weights) {
+            V(carry)(&spread, f64_less(masked, x, below, zero));
+            continue;
+        }
         const vec weight = weights ? number(weights[k]) : one;
         const vec c = labels ? f64_mul(V(widen)(V(tile_at)(labels, k, row)), weight)
                              : f64_less(masked, x, weight, zero);
-        count = f64_add(count, f64_less(masked, x, one, zero));
-        const vec below = f64_sub(f64_sub(top, x), V(widen)(V(tile_at)(low, k, row)));
         V(carry)(&mass, c);
         V(carry)(&spread, f64_less(zero, magnitude(c), f64_mul(c, below), zero));
     }
+    mass.high = labels || weights ? mass.high : count;
     f64_store(rows->top + row, top);
     f64_store(rows->rest + row, f64_add(mass.high, mass.low));
     f64_store(rows->spread + row, f64_add(spread.high, spread.low));
@@ -499,9 +505,14 @@ XENT_INLINE void V(spread_rows)(const struct xent_tile *tile, const struct xent_
 static void V(lanes_spread)(const struct xent_tile *tile, const struct xent_tile *low,
                             const struct xent_tile *labels, const double *weights,
                             struct xent_rows *rows, double *counts) {
-    const struct xent_tile lows = V(low_or_zeros)(low);
     for (size_t row = 0; row < tile->rows; row += f64_LANES) {
-        V(spread_rows)(tile, &lows, row, labels, weights, rows, counts);
+        if (low || weights) {
+            V(spread_rows)(tile, low, row, labels, weights, rows, counts);
+        } else if (labels) {
+            V(spread_rows)(tile, NULL, row, labels, NULL, rows, counts);
+        } else {
+            V(spread_rows)(tile, NULL, row, NULL, NULL, rows, counts);
+        }
     }
 }
 

@@ -33,36 +33,61 @@ double xent_row_weight(const struct xent_job *job, const struct xent_place *at) 
     return weight;
 }
 
-double xent_class_weight(const struct xent_job *job, size_t class) {
-    const double *weights = job->options ? job->options->class_weight : NULL;
-    return weights ? weights[class] : 1;
+enum { MANY = 256 }; /* rows that are looked at together */
+
+/* How many rows have another label than that which is ignored. */
+static double count_rows(const struct xent_job *job) {
+    struct xent_cursor at = xent_at_row(job, 0);
+    size_t count = 0;
+    for (size_t row = 0, n; row < job->rows; row += n) {
+        size_t buffer[MANY];
+        n = xent_smaller(xent_rows_in_line(&at, job), MANY);
+        const size_t *const label =
+            xent_find_classes(job, xent_address(job, TARGET, &at.place), n, buffer);
+        for (size_t i = 0; i < n; i++) {
+            count += label[i] != (size_t)job->options->ignored;
+        }
+        xent_advance(&at, job, n);
+    }
+    return (double)count;
+}
+
+/* The weights of rows times those of their labels; the label of a row without weight need not be a
+ * class. */
+static void weigh_by_class(const struct xent_job *job, size_t row, size_t n, const size_t *label,
+                           double *weights) {
+    const double *const of_class = job->options->class_weight;
+    for (size_t i = 0; job->knows_whole && i < n; i++) {
+        weights[i] = weights[i] != 0 ? weights[i] * xent_known_weight(job, row + i, label[i]) : 0;
+    }
+    for (size_t i = 0; !job->knows_whole && of_class && i < n; i++) {
+        weights[i] = weights[i] != 0 ? weights[i] * of_class[label[i]] : 0;
+    }
 }
 
 double xent_denominator(const struct xent_job *job) {
     /* Other shards' weights are known by their statistics alone. */
     const bool may_differ = job->options->class_weight || job->knows_whole;
     const bool same = !may_differ || !xent_has(job, TARGET);
-    if (same && !job->options->ignores && !xent_has(job, ROW_WEIGHT)) {
-        return (double)job->rows;
+    if (same && !xent_has(job, ROW_WEIGHT)) {
+        return ignores(job) ? count_rows(job) : (double)job->rows;
     }
     /* So many sums that an addition need not wait for the last. */
-    enum { MANY = 256, SUMS = 4 };
+    enum { SUMS = 4 };
     struct two sums[SUMS] = {{0, 0}};
     struct xent_cursor at = xent_at_row(job, 0);
     for (size_t row = 0, n; row < job->rows; row += n) {
         size_t label[MANY];
         double weights[MANY];
-        const size_t in_line = xent_rows_in_line(&at, job);
-        n = in_line < MANY ? in_line : MANY;
+        n = xent_smaller(xent_rows_in_line(&at, job), MANY);
         if (xent_has(job, TARGET)) {
             xent_read_classes(job, xent_address(job, TARGET, &at.place), n, label);
         }
         xent_row_weights(job, &at.place, n, label, weights);
+        if (xent_has(job, TARGET)) {
+            weigh_by_class(job, row, n, label, weights);
+        }
         for (size_t i = 0; i < n; i++) {
-            if (weights[i] != 0 && xent_has(job, TARGET)) {
-                weights[i] *= job->knows_whole ? xent_known_weight(job, row + i, label[i])
-                                               : xent_class_weight(job, label[i]);
-            }
             struct two *const sum = &sums[(row + i) % SUMS];
             *sum = add_two(*sum, (struct two){weights[i], 0});
         }
@@ -272,16 +297,6 @@ static double top_of(const struct xent_note *notes, size_t count, const struct x
     return top;
 }
 
-struct xent_coefficients xent_coefficients_of(const struct xent_options *options, double weight,
-                                              double unmasked) {
-    const double smoothing = options->label_smoothing;
-    return (struct xent_coefficients){
-        .labels = weight * (1 - smoothing),
-        .weights = smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0,
-        .unmasked = unmasked,
-    };
-}
-
 struct xent_coefficients
 xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
                        const struct xent_note *notes, size_t count, const struct xent_note *kept,
@@ -290,7 +305,11 @@ xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
     const struct xent_options *options = job->options;
     const double weight = xent_row_weight(job, at);
     const double unmasked = count_unmasked(job, notes, count);
-    struct xent_coefficients c = xent_coefficients_of(options, weight, unmasked);
+    struct xent_coefficients c = {
+        .labels = xent_label_share(options, weight),
+        .weights = xent_class_share(options, weight, unmasked),
+        .unmasked = unmasked,
+    };
 
     struct sums sums = {.top = has_others(job) ? top_of(notes, count, kept) : -INFINITY};
     double own = c.labels; /* without a label, or where it is listed */

@@ -32,9 +32,16 @@ struct xent_coefficients {
     double unmasked; /* classes; counted where something depends on it */
 };
 
-/* Those of a row of weight v, of whose classes so many are not masked. */
-struct xent_coefficients xent_coefficients_of(const struct xent_options *options, double weight,
-                                              double unmasked);
+/* The two of a row of weight v, of whose classes so many are not masked. */
+static inline double xent_label_share(const struct xent_options *options, double weight) {
+    return weight * (1 - options->label_smoothing);
+}
+
+static inline double xent_class_share(const struct xent_options *options, double weight,
+                                      double unmasked) {
+    const double smoothing = options->label_smoothing;
+    return smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0;
+}
 
 /* v, the weight of a row with options: zero if the row does not count. */
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at);
@@ -42,7 +49,10 @@ double xent_row_weight(const struct xent_job *job, const struct xent_place *at);
 void xent_row_weights(const struct xent_job *job, const struct xent_place *at, size_t n,
                       const size_t *label, double *weights);
 
-double xent_class_weight(const struct xent_job *job, size_t class);
+static inline double xent_class_weight(const struct xent_job *job, size_t class) {
+    const double *const weights = job->options ? job->options->class_weight : NULL;
+    return weights ? weights[class] : 1;
+}
 
 /* The sum that a mean is divided by. */
 double xent_denominator(const struct xent_job *job);
