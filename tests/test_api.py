@@ -241,8 +241,8 @@ def test_common_maps_are_the_general_ones(dtype, rng, rows, scale):
 def test_one_class_of_any_stride():
     x = np.arange(5.0)[None].T
     np.testing.assert_array_equal(xent.cross_entropy_grad(x, np.zeros(5, int), weight=np.ones(1)), np.zeros((5, 1)))
-    np.testing.assert_array_equal(xent.softmax(x), np.ones((5, 1)))
-    np.testing.assert_array_equal(xent.logsumexp(x), x[:, 0])
+    for function in (xent.softmax, xent.logsumexp):
+        np.testing.assert_array_equal(function(x), function(x.copy(), **GENERAL_WAY))
 
 
 def test_an_axis_is_what_is_an_index(rng):
