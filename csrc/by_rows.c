@@ -358,7 +358,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     aside->source = xent_logits_at(job, &row->at, block.begin);
     aside->source_stride = job->problem->logits_stride;
     aside->ahead_peaks = work->peaks;
-    /* most of them are not kept apart in the end; but nothing is below the top there */
+    /* Most of them are not kept apart in the end. Beside an entropy they are not to be counted. */
     aside->keeps_skip = job->keeps_largest && !work->evaluation.terms;
     struct xent_evaluation_space evaluation = work->evaluation;
     if (evaluation.terms) {

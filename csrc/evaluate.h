@@ -28,7 +28,7 @@ struct xent_best;
 
 /* A thread's own memory; each is there if it is needed. */
 struct xent_evaluation_space {
-    char *terms;    /* of a block: from reduce */
+    char *terms;    /* of a block: room for reduce, where an entropy is asked for */
     char *uncapped; /* a block, with softcap; not used where logits are read in place */
     struct xent_best *best;
 };

@@ -795,7 +795,7 @@ static __attribute__((noinline)) void V(reduce_with_spread)(const struct xent_lo
     }
 }
 
-/* Likewise. */
+/* With the sum of the terms times how far they are below the largest; by itself likewise. */
 static __attribute__((noinline)) void V(reduce_with_terms)(const struct xent_logits *logits,
                                                            size_t n, size_t skip, double max,
                                                            struct xent_aside *aside,

@@ -1,6 +1,6 @@
 /* Sums over the classes of a block, of coefficients and of what these make of the distances from
- * its top. Included once per dtype after finish.inc.h and exp.inc.h; knows nothing of sums of
- * exponentials. */
+ * its top; terms, too, are such coefficients. Included once per dtype after finish.inc.h and
+ * sum.inc.h. */
 
 /* A sum that carries its rounding errors where the logits are double. */
 struct V(carried) {
