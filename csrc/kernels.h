@@ -24,9 +24,9 @@ enum { XENT_PARTS = 32 };
  * place. The last lines of a block may be fewer; a line that is not whole has no part in it. */
 enum { XENT_PEAK = 16 };
 
-/* Classes of a block, in order. */
+/* Classes of a block, in order: no more than share a line of peaks. */
 struct xent_found {
-    size_t count, classes[256];
+    size_t count, classes[XENT_PEAK * XENT_CACHE_LINE / sizeof(float)];
 };
 
 static inline bool xent_is_half(enum xent_dtype dtype) {
@@ -263,8 +263,8 @@ struct xent_aside {
            (const void *logits, size_t n, size_t count, const void *peaks))                        \
     /* The first class that has the largest u; n if none has it. */                                \
     KERNEL(find, size_t, (const void *logits, size_t n, double largest, const void *peaks))        \
-    /* Classes whose u is above the bound, from `begin` on, where a line begins; returns before    \
-     * which class it ended, not n if the room was not enough. */                                  \
+    /* The classes whose u is above the bound, of the first that share a line of peaks and have    \
+     * any, from `begin` on, where such a line begins; returns where to go on, n at the end. */    \
     KERNEL(find_above, size_t,                                                                     \
            (const void *logits, size_t n, size_t begin, double bound, const void *peaks,           \
             struct xent_found *found))                                                             \

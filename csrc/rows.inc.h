@@ -74,10 +74,9 @@ static double V(bound_of_first)(const void *logits, size_t n, size_t count, cons
     for (size_t k = 0; k < VECTORS; k++) {
         m[k] = none;
     }
-    if (peaks && n >= 2 * VECTORS * V(PEAK)) {
-        x = peaks;
-        n = n / V(PEAK) *
-            V(LANES); /* what is after them is left out: it would only raise a bound */
+    if (peaks && n > (VECTORS - 1) * V(PEAK) + V(LANES)) {
+        x = peaks; /* of whole lines: what is after them would only raise the bound */
+        n = (V(whole_of)(n) + V(PEAK) - 1) / V(PEAK) * V(LANES);
     }
     size_t i = 0;
     for (; i + XENT_PARTS <= n; i += XENT_PARTS) {
@@ -100,96 +99,84 @@ static double V(bound_of_first)(const void *logits, size_t n, size_t count, cons
     return (double)last;
 }
 
-/* Whether so many vectors from x on have a number that is no less, or no number. */
-XENT_INLINE bool V(any_from)(const REAL *x, size_t vectors, V(vec) least) {
-    const V(vec) zero = V(set1)(0), one = V(set1)(1);
-    V(vec) found = zero;
-    for (size_t k = 0; k < vectors; k++) {
-        found = V(add)(V(less)(V(load)(x + k * V(LANES)), least, zero, one), found);
+/* The lanes of up to 64 numbers that are above the bounds, as bits from the lowest on. */
+XENT_INLINE uint64_t V(which_above)(const REAL *x, size_t n, V(vec) bounds) {
+    const size_t whole = V(whole_of)(n);
+    uint64_t above = 0;
+    for (size_t i = 0; i < whole; i += V(LANES)) {
+        above |= (uint64_t)V(which_less)(bounds, V(load)(x + i)) << i;
     }
-    return V(any_less)(zero, found);
+    if (whole < n) {
+        above |= (uint64_t)V(which_less)(bounds, V(load_masked)(x, n, whole, SIZE_MAX)) << whole;
+    }
+    return above;
+}
+
+/* Those that are not below the bounds: at or above them, or no number. */
+XENT_INLINE uint64_t V(which_not_below)(const REAL *x, size_t n, V(vec) bounds) {
+    const size_t whole = V(whole_of)(n);
+    uint64_t below = n < 64 ? UINT64_MAX << n : 0;
+    for (size_t i = 0; i < whole; i += V(LANES)) {
+        below |= (uint64_t)V(which_less)(V(load)(x + i), bounds) << i;
+    }
+    if (whole < n) {
+        below |= (uint64_t)V(which_less)(V(load_masked)(x, n, whole, SIZE_MAX), bounds) << whole;
+    }
+    return ~below;
 }
 
 static size_t V(find)(const void *logits, size_t n, double largest, const void *peaks) {
-    enum { VECTORS = 4, GROUP = VECTORS * V(LANES) };
     const REAL *const x = logits;
-    const size_t whole = V(whole_of)(n);
     const V(vec) wanted = V(set1)((REAL)largest);
-    for (size_t i = 0, end = 0; i < n; i = end) {
-        if (peaks && i % V(PEAK) == 0 && i < whole) {
-            if (!V(any_from)((const REAL *)peaks + i / XENT_PEAK, 1, wanted)) {
-                end = whole - i < V(PEAK) ? whole : i + V(PEAK);
-                continue;
-            }
-        }
-        end = n - i < GROUP ? n : i + GROUP;
-        if (end - i == GROUP && !V(any_from)(x + i, VECTORS, wanted)) {
+    for (size_t i = 0, step; i < n; i += step) {
+        if (peaks && i % V(PEAK) == 0 && n - i >= V(PEAK) &&
+            !V(which_not_below)((const REAL *)peaks + i / XENT_PEAK, V(LANES), wanted)) {
+            step = V(PEAK);
             continue;
         }
-        for (; i < end; i++) { /* what has been found may be no number */
-            if (x[i] == (REAL)largest) {
-                return i;
+        step = n - i < 64 ? n - i : 64;
+        for (uint64_t left = V(which_not_below)(x + i, step, wanted); left; left &= left - 1) {
+            const size_t class = i + (size_t)__builtin_ctzll(left);
+            if (x[class] == (REAL)largest) {
+                return class;
             }
         }
     }
     return n;
 }
 
-/* Whether any of so many vectors has something above the bounds. */
-XENT_INLINE bool V(any_above)(const REAL *x, size_t vectors, V(vec) bounds) {
-    V(vec) m = bounds;
-#pragma GCC unroll 8
-    for (size_t k = 0; k < vectors; k++) {
-        m = V(max)(V(load)(x + k * V(LANES)), m);
+/* Whether there may be something above the bounds among the classes from i on that have a line of
+ * peaks: not, if that, known or found here, is not above. */
+XENT_INLINE bool V(may_be_above)(const REAL *x, size_t n, size_t i, V(vec) bounds,
+                                 const void *peaks) {
+    if (n - i < V(PEAK)) {
+        return true;
     }
-    return V(any_less)(bounds, m);
-}
-
-/* The classes that are above the bounds, of 64 from x on, as bits. */
-XENT_INLINE uint64_t V(which_above)(const REAL *x, V(vec) bounds) {
-    uint64_t above = 0;
-    for (size_t i = 0; i < 64; i += V(LANES)) {
-        above |= (uint64_t)V(which_less)(bounds, V(load)(x + i)) << i;
-    }
-    return above;
-}
-
-XENT_INLINE void V(note_above)(uint64_t above, size_t begin, struct xent_found *found) {
-    for (; above != 0; above &= above - 1) {
-        found->classes[found->count++] = begin + (size_t)__builtin_ctzll(above);
-    }
+    const V(vec) most = peaks ? V(peaks_at)(peaks, i) : V(max_whole)(x, i, i + V(PEAK), bounds);
+    return V(any_less)(bounds, most);
 }
 
 static size_t V(find_above)(const void *logits, size_t n, size_t begin, double bound,
                             const void *peaks, struct xent_found *found) {
-    enum { VECTORS = 8, GROUP = VECTORS * V(LANES) };
-    enum { ROOM = sizeof found->classes / sizeof found->classes[0] };
     const REAL *const x = logits;
     const V(vec) bounds = V(set1)((REAL)bound);
     found->count = 0;
-    size_t i = begin;
-    while (i + GROUP <= n) {
-        if (peaks && i % V(PEAK) == 0 && !V(any_less)(bounds, V(peaks_at)(peaks, i))) {
-            i += i + V(PEAK) <= n ? V(PEAK) : V(whole_of)(n - i);
+    for (size_t i = begin, end; i < n; i = end) {
+        end = n - i < V(PEAK) ? n : i + V(PEAK);
+        if (!V(may_be_above)(x, n, i, bounds, peaks)) {
             continue;
         }
-        if (!V(any_above)(x + i, VECTORS, bounds)) {
-            i += GROUP;
-            continue;
+        for (size_t at = i; at < end; at += 64) {
+            uint64_t above = V(which_above)(x + at, end - at < 64 ? end - at : 64, bounds);
+            for (; above; above &= above - 1) {
+                found->classes[found->count++] = at + (size_t)__builtin_ctzll(above);
+            }
         }
-        if (found->count + GROUP > ROOM) {
-            return i;
+        if (found->count > 0) {
+            return end;
         }
-        for (size_t at = i; at < i + GROUP; at += 64) {
-            V(note_above)(V(which_above)(x + at, bounds), at, found);
-        }
-        i += GROUP;
     }
-    for (; i < n && found->count + V(LANES) <= ROOM; i += V(LANES)) {
-        const V(vec) rest = V(load_masked)(x, n, i, SIZE_MAX);
-        V(note_above)(V(which_less)(bounds, rest), i, found);
-    }
-    return i < n ? i : n;
+    return n;
 }
 
 /* Two counts, each of half a block, so that an addition does not wait for the last. They are
