@@ -249,11 +249,11 @@ static void load_cells(const struct xent_job *job, struct xent_cells array, enum
 /* All cells at once, also those without a row. */
 static void cap(const struct xent_job *job, const struct xent_tile *tile, struct caps *caps) {
     const size_t cells = tile->classes * (size_t)tile->pitch / job->itemsize;
-    const double by = job->options->scale / job->options->softcap;
+    const double scale = job->options->softcap, by = job->options->scale / scale;
     caps->low_tile = caps->slopes_tile = *tile;
     caps->low_tile.cells = caps->low.bytes;
     caps->slopes_tile.cells = caps->slopes.bytes;
-    job->kernels->cap(tile->cells, cells, by, tile->cells, caps->low.bytes,
+    job->kernels->cap(tile->cells, cells, by, scale, tile->cells, caps->low.bytes,
                       xent_has(job, VALUES) ? caps->slopes.bytes : NULL);
 }
 

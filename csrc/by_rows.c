@@ -407,9 +407,8 @@ static const struct xent_note *kept_of_row(const struct parts *blocks) {
 
 /* The term of the class that is kept out of a block's sum. It may be too large to be one of the
  * terms of the block. */
-static struct xent_sum term_of_kept(const struct xent_job *job, const struct xent_note *note) {
-    const double scale = job->request.scale;
-    return (struct xent_sum){.sum = 1, .low = scale * note->low, .shift = note->logit};
+static struct xent_sum term_of_kept(const struct xent_note *note) {
+    return (struct xent_sum){.sum = 1, .shift = note->logit + note->low};
 }
 
 /* Merges the sums of the blocks and, but for one, the classes that are kept out of them. */
@@ -420,7 +419,7 @@ static struct xent_sum merge_blocks(const struct xent_job *job, const struct par
     for (size_t i = 0; kept && i < blocks->count; i++) {
         const struct xent_note *note = &blocks->notes[i];
         if (note != kept && note->kept != XENT_NO_CLASS) {
-            blocks->sums[count++] = term_of_kept(job, note);
+            blocks->sums[count++] = term_of_kept(note);
         }
     }
     return job->finish->merge(blocks->sums, count, scale);
@@ -465,9 +464,8 @@ static void merge_row(const struct xent_job *job, struct row *row, size_t index,
 /* q of the class that a block keeps apart, where the row does not. */
 static double share_of_kept(const struct xent_job *job, const struct row *row,
                             const struct xent_note *note) {
-    const struct xent_sum term = term_of_kept(job, note);
-    const double share = job->finish->share(row->scalars, row->lane, &term, &job->request);
-    return share * (1 + term.low);
+    const struct xent_sum term = term_of_kept(note);
+    return job->finish->share(row->scalars, row->lane, &term, &job->request);
 }
 
 /* Whether a block keeps a class apart that the row does not. */
@@ -667,9 +665,8 @@ static void open_outlet(const struct xent_job *job, const struct row *row,
 /* q of the class that a block keeps apart, and the row does not, times what is emitted with it. */
 static double scaled_share_of_kept(const struct xent_job *job, const struct row *row,
                                    const struct xent_note *note) {
-    const struct xent_sum term = term_of_kept(job, note);
-    const double scaled = job->finish->scaled_share(row->scalars, row->lane, &term, &job->request);
-    return scaled * (1 + term.low);
+    const struct xent_sum term = term_of_kept(note);
+    return job->finish->scaled_share(row->scalars, row->lane, &term, &job->request);
 }
 
 static double product(double coefficient, double upstream) {

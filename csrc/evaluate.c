@@ -171,8 +171,7 @@ static struct xent_sum sum_below(const struct xent_job *job, const struct xent_b
         sums[i].low = 0;
         if (note != kept && note->kept != XENT_NO_CLASS) {
             const double below = (kept->logit - note->logit) + (kept->low - note->low);
-            sums[count].sum = scale * below * (1 + sums[count].low);
-            sums[count].low = 0;
+            sums[count].sum = scale * below;
             count++;
         }
     }

@@ -160,7 +160,7 @@ struct xent_logits xent_load_to(const struct xent_job *job, const struct xent_pl
     const double scale = job->request.scale;
     if (job->caps) {
         const void *const uncapped = xent_load_uncapped(job, at, begin, size, space->u);
-        job->kernels->cap(uncapped, size, options->scale / scale, space->u, space->low,
+        job->kernels->cap(uncapped, size, options->scale / scale, scale, space->u, space->low,
                           space->slopes);
         return (struct xent_logits){space->u, space->low, scale, NAN};
     }

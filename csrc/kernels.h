@@ -304,9 +304,11 @@ struct xent_aside {
     KERNEL(mask, void, (void *logits, size_t n, const char *mask, ptrdiff_t stride))               \
     /* Marks the terms of masked classes: they become negative. */                                 \
     KERNEL(mark, void, (void *exps, size_t n, const void *logits))                                 \
-    /* u + low = tanh(by * logits), which keeps infinities; slope = 1 - (u + low)^2, in its unit,  \
-     * if it is not NULL; u may be where the logits are. */                                        \
-    KERNEL(cap, void, (const void *logits, size_t n, double by, void *u, void *low, void *slope))  \
+    /* u + low = tanh(by * logits), which keeps infinities, to be multiplied by scale; slope =     \
+     * 1 - (u + low)^2, in its unit, if it is not NULL; u may be where the logits are. */          \
+    KERNEL(                                                                                        \
+        cap, void,                                                                                 \
+        (const void *logits, size_t n, double by, double scale, void *u, void *low, void *slope))  \
     KERNEL(multiply, void, (void *x, size_t n, const void *by))                                    \
     /* Of the classes but `skip`: terms, without their headroom, times slopes (or NULL) times the  \
      * vector. */                                                                                  \

@@ -8,6 +8,10 @@
  * the smallest float. */
 static const double MOST_OF_FLOAT = 75;
 
+/* What the float of a capped logit lacks is added where the steps of its exponential have been
+ * counted, so it must be less than a step, ln 2 / 8. Up to 2^20 no logit lacks more than this. */
+static const double MOST_LOW = 0x1p-4;
+
 XENT_INLINE float same_float(float x) { return x; }
 XENT_INLINE double same_double(double x) { return x; }
 
@@ -162,8 +166,16 @@ XENT_INLINE void V(keep_infinities)(V(vec) x, REAL *u, REAL *low) {
     }
 }
 
+/* Of logits so large that u lacks more than MOST_LOW, u is what counts. */
+XENT_INLINE void V(drop_large)(double most, REAL *low) {
+    for (int i = 0; i < V(LANES); i++) {
+        low[i] = fabs((double)low[i]) <= most ? low[i] : 0;
+    }
+}
+
 /* A vector of classes; `slope` may be NULL. */
-XENT_INLINE void V(cap_vector)(const REAL *from, double by, REAL *u, REAL *low, REAL *slope) {
+XENT_INLINE void V(cap_vector)(const REAL *from, double by, double scale, REAL *u, REAL *low,
+                               REAL *slope) {
     const bool single = sizeof(REAL) == sizeof(float);
     const V(vec) x = V(load)(from), size = V(max)(V(sub)(V(set1)(0), x), x);
     const double most = single ? MOST_OF_FLOAT / by : INFINITY, largest = (double)V(LARGEST);
@@ -188,21 +200,24 @@ XENT_INLINE void V(cap_vector)(const REAL *from, double by, REAL *u, REAL *low, 
     if (large) {
         V(keep_infinities)(x, u, low);
     }
+    if (single && scale * 0x1p-25 > MOST_LOW) {
+        V(drop_large)(MOST_LOW / scale, low);
+    }
 }
 
-static void V(cap)(const void *logits, size_t n, double by, void *capped, void *lows,
+static void V(cap)(const void *logits, size_t n, double by, double scale, void *capped, void *lows,
                    void *slopes) {
     const REAL *const from = logits;
     REAL *const u = capped, *const low = lows, *const slope = slopes;
     size_t i = 0;
     for (; i + V(LANES) <= n; i += V(LANES)) {
-        V(cap_vector)(from + i, by, u + i, low + i, slope ? slope + i : NULL);
+        V(cap_vector)(from + i, by, scale, u + i, low + i, slope ? slope + i : NULL);
     }
     if (i < n) {
         REAL part[4][V(LANES)] = {{0}};
         const size_t size = (n - i) * sizeof(REAL);
         memcpy(part[0], from + i, size);
-        V(cap_vector)(part[0], by, part[1], part[2], part[3]);
+        V(cap_vector)(part[0], by, scale, part[1], part[2], part[3]);
         memcpy(u + i, part[1], size);
         memcpy(low + i, part[2], size);
         if (slope) {

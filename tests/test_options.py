@@ -671,6 +671,20 @@ def test_saturated_logits_are_equal(rng, dtype, classes, softcap):
     assert np.all(np.isfinite(grad))
 
 
+@pytest.mark.parametrize("classes", [3, 10, 200, 5000])
+@pytest.mark.parametrize("softcap", [1e6, 1e9, 1e30])
+def test_a_softcap_far_above_large_logits(rng, softcap, classes):
+    """Up to 2^20 what float32 lacks of a tanh counts; beyond that it is rounded, and the loss is exact of that."""
+    for size in (1e4, 1e5, 1e6, 1e8, 1e12, 1e20):
+        large = np.float32(min(size, softcap))
+        x = large + np.spacing(large) * rng.integers(-3, 4, size=(20, classes)).astype(np.float32)
+        target = rng.integers(classes, size=20)
+        tanh = np.tanh(x.astype(float) / softcap)
+        z = softcap * (tanh.astype(np.float32).astype(float) if large > 2**20 else tanh)
+        loss = xent.cross_entropy(x, target, softcap=softcap, reduction="none")
+        np.testing.assert_allclose(loss, reference.cross_entropy(z, target, reduction="none"), rtol=4e-7, atol=1e-40)
+
+
 @pytest.mark.parametrize("classes", [2, 10, 100, 300])
 @pytest.mark.parametrize("labels", ["smoothed", "dense", "listed"])
 def test_a_softcap_rounds_no_distance_from_the_top(rng, dtype, classes, labels):
