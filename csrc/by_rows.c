@@ -358,7 +358,8 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     aside->source = xent_logits_at(job, &row->at, block.begin);
     aside->source_stride = job->problem->logits_stride;
     aside->ahead_peaks = work->peaks;
-    /* Most of them are not kept apart in the end. Beside an entropy they are not to be counted. */
+    /* A block's largest class gets its term, too, since usually another block has the row's
+     * largest; but not for an entropy, whose terms are those of the sum. */
     aside->keeps_skip = job->keeps_largest && !work->evaluation.terms;
     struct xent_evaluation_space evaluation = work->evaluation;
     if (evaluation.terms) {
@@ -1041,11 +1042,6 @@ static void begin_columns(struct columns *columns, size_t index) {
               &columns->rows[index % 2]); /* each is finished by itself */
 }
 
-static void begin_first_column(void *context, int member, int team) {
-    (void)member, (void)team;
-    begin_columns(context, 0);
-}
-
 static void run_column_blocks(void *context, int member, size_t stage, struct xent_parts *parts) {
     const struct columns *columns = context;
     const struct xent_job *job = columns->job;
@@ -1096,7 +1092,7 @@ void xent_run_columns(struct xent_job *job) {
     columns.job = job;
     divide_workspace(job, 0, &columns.work);
     columns.at = xent_at_row(job, 0);
-    xent_parallel(1, begin_first_column, &columns); /* in the default environment */
+    begin_columns(&columns, 0);
     const struct xent_stages stages = {
         .count = job->rows + xent_has(job, VALUES),
         .parts = count_blocks(job),

@@ -212,6 +212,14 @@ x[:, 1:] = -np.float32(89)
 target = np.zeros(64, int)
 expected = xent.cross_entropy_grad(x, target, reduction="sum", n_threads=2)
 assert np.count_nonzero(expected == 0) == 0 and np.abs(expected[0, 1]) < np.finfo(np.float32).smallest_normal
+rng = np.random.default_rng(0)
+wide, weight, rows = rng.normal(size=(50, 3000)), rng.uniform(1, 2, 3000), rng.uniform(1, 2, 50)
+labels, narrow = rng.integers(3000, size=50), wide.astype(np.float32)
+def weigh():
+    of_wide = xent.cross_entropy_and_grad(wide, labels, weight=weight, sample_weight=rows)
+    grad = xent.cross_entropy_grad(narrow, labels, weight=weight, label_smoothing=0.1, n_threads=2)
+    return of_wide[0].tobytes(), of_wide[1].tobytes(), grad.tobytes()
+weighed_before = weigh()
 libm = ctypes.CDLL(None)
 FE_TOWARDZERO = 0xC00
 before = libm.fegetround()
@@ -219,11 +227,13 @@ assert libm.fesetround(FE_TOWARDZERO) == 0
 code = ctypes.CDLL(sys.argv[1]) if len(sys.argv) > 1 else None
 if code: code.flush_on()
 got = xent.cross_entropy_grad(x, target, reduction="sum", n_threads=2)
+weighed = weigh()
 assert libm.fegetround() == FE_TOWARDZERO
 if code: assert code.flushing()
 if code: code.flush_off()
 libm.fesetround(before)
 assert np.array_equal(got.view(np.int32), expected.view(np.int32))
+assert weighed == weighed_before
 """
 
 FLUSH_C = """
