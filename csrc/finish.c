@@ -54,8 +54,8 @@ static double exact_lse(const struct xent_job *job, const struct xent_place *at)
     }
 }
 
-/* An lse that has been formed to some 100 bits of the largest logit. Logits that are scaled or
- * capped are rounded themselves. */
+/* An lse that has been formed to some 100 bits of the largest logit. The products of scaled logits,
+ * and capped ones, are not known to so many. */
 static double exact_if_lost(const struct xent_job *job, size_t row, double largest, double lse) {
     const struct xent_options *options = job->options;
     const double lost = job->single ? 0x1p-64 : 0x1p-40;
@@ -142,6 +142,9 @@ static void make_precise(const struct xent_job *job, const struct xent_rows *row
         }
         any = true;
         row = first + i;
+        if (job->options && xent_row_weight(job, &at.place) == 0) {
+            continue; /* whatever its logits are */
+        }
         if (job->problem->classes > XENT_TILE_CLASSES) {
             job->problem->lse[row] = precise_lse(job, &at.place, row);
             continue;

@@ -147,6 +147,20 @@ static bool are_good_statistics(const struct xent_problem *problem) {
            problem->classes <= statistics->classes - statistics->offset;
 }
 
+/* An enumeration of another library's or language's may hold any number. */
+static bool is_type(enum xent_dtype dtype) { return (unsigned)dtype <= XENT_BF16; }
+static bool is_int(enum xent_int type) { return (unsigned)type <= XENT_U64; }
+
+static bool have_known_types(const struct xent_problem *problem) {
+    const struct xent_labels *labels = problem->options ? &problem->options->labels : NULL;
+    return is_type(problem->dtype) && (unsigned)problem->output <= XENT_PRODUCT &&
+           (!problem->target.data || is_int(problem->target_type)) &&
+           (!problem->vector.data || is_type(problem->vector_dtype)) &&
+           (!problem->curvature.data || (unsigned)problem->curvature_kind <= XENT_LIGHTGBM) &&
+           (!labels || !labels->probabilities.data || is_type(labels->dtype)) &&
+           (!labels || !labels->indices.data || is_int(labels->index_type));
+}
+
 static enum xent_status check(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool partly = problem->statistics != NULL;
@@ -155,16 +169,18 @@ static enum xent_status check(const struct xent_problem *problem) {
     const bool needs_target =
         problem->output == XENT_GRADIENT || product || (problem->loss && !partly);
     const bool labels = options && options->labels.probabilities.data;
-    const bool good =
-        problem->row_dims <= XENT_MAX_ROW_DIMS && (partly || problem->classes >= 1) &&
-        problem->threads >= 0 && problem->logits.data && values == (problem->values.data != NULL) &&
-        (!needs_target || problem->target.data || labels) && !(labels && problem->target.data) &&
-        (!(problem->loss_sum || problem->loss_mean) || problem->loss) &&
-        product == (problem->vector.data != NULL) &&
-        (!curves || problem->output == XENT_GRADIENT) &&
-        !((curves || product) && problem->lse_in.data) && (!options || good_options(options)) &&
-        (!problem->evaluation || is_good_evaluation(problem)) &&
-        (!partly || are_good_statistics(problem));
+    const bool good = problem->row_dims <= XENT_MAX_ROW_DIMS && (partly || problem->classes >= 1) &&
+                      problem->threads >= 0 && (problem->logits.data || problem->classes == 0) &&
+                      have_known_types(problem) && values == (problem->values.data != NULL) &&
+                      (!needs_target || problem->target.data || labels) &&
+                      !(labels && problem->target.data) &&
+                      (!(problem->loss_sum || problem->loss_mean) || problem->loss) &&
+                      product == (problem->vector.data != NULL) &&
+                      (!curves || problem->output == XENT_GRADIENT) &&
+                      !((curves || product) && (problem->lse_in.data || problem->loss)) &&
+                      (!options || good_options(options)) &&
+                      (!problem->evaluation || is_good_evaluation(problem)) &&
+                      (!partly || are_good_statistics(problem));
     return good ? XENT_OK : XENT_BAD_PROBLEM;
 }
 
@@ -224,7 +240,7 @@ static enum xent_status weigh(struct xent_job *job, struct xent_problem *problem
     return status;
 }
 
-enum xent_status xent_run(struct xent_problem *problem) {
+static enum xent_status run_in_default_environment(struct xent_problem *problem) {
     enum xent_status status = check(problem);
     const struct xent_kernels *kernels = NULL;
     if (status == XENT_OK) {
@@ -256,5 +272,13 @@ enum xent_status xent_run(struct xent_problem *problem) {
             by > 0 ? xent_total(job.finish, problem->loss, job.rows, by, job.plan.threads)
                    : NAN; /* of nothing */
     }
+    return status;
+}
+
+/* The caller may have switched on flushing to zero or another rounding. */
+enum xent_status xent_run(struct xent_problem *problem) {
+    const xent_environment before = xent_set_default_environment();
+    const enum xent_status status = run_in_default_environment(problem);
+    xent_set_environment(before);
     return status;
 }

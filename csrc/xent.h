@@ -174,13 +174,13 @@ struct xent_problem {
     struct xent_array values;
     ptrdiff_t values_stride;
 
-    /* Beside the gradient; without `lse_in`. */
+    /* Beside the gradient; without `lse_in` and `loss`. */
     struct xent_array curvature;
     ptrdiff_t curvature_stride;
     enum xent_curvature curvature_kind;
     bool wide_curvature; /* as wide_values */
 
-    struct xent_array vector; /* for XENT_PRODUCT; without `lse_in` */
+    struct xent_array vector; /* for XENT_PRODUCT; without `lse_in` and `loss` */
     ptrdiff_t vector_stride;
     enum xent_dtype vector_dtype;
     bool vector_swapped;
@@ -195,7 +195,7 @@ struct xent_problem {
     double *loss;      /* rows doubles, C order, or NULL */
     double *loss_sum;  /* one double, the sum in a fixed order, or NULL; needs `loss` */
     double *loss_mean; /* the mean likewise; it may be finite where the sum is not */
-    double *lse;       /* rows doubles, C order, or NULL */
+    double *lse;       /* rows doubles, C order, or NULL; 0 of rows that do not count */
 
     const struct xent_options *options; /* NULL: none */
     /* NULL: none; else there are neither values nor losses, and of the options what makes z of x */

@@ -11,6 +11,7 @@ import pytest
 from build_core import ROOT, build_core, link
 
 import xent
+from xent import _core
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
@@ -26,3 +27,23 @@ def test_example_in_c(tmp_path):
     np.testing.assert_allclose([row[0] for row in printed[:2]], loss, rtol=1e-7)
     np.testing.assert_allclose([row[1:] for row in printed[:2]], grad, rtol=1e-7)
     assert printed[2] == pytest.approx([float(np.sum(loss, dtype=np.float64))], rel=1e-6)
+
+
+def test_problems_that_are_refused():
+    """The loss beside second derivatives would be that of another class than the target."""
+    x, target, loss = np.array([[0.0, 3.0, 1.0]]), np.zeros(1, np.int64), np.empty(1)
+    given = {"target": target, "upstream_scalar": 1.0, "output": _core.GRADIENT, "values": np.empty_like(x)}
+    _core.run(x, **given, curvature=np.empty_like(x))
+    with pytest.raises(RuntimeError, match="refused"):
+        _core.run(x, **given, curvature=np.empty_like(x), loss=loss)
+    with pytest.raises(RuntimeError, match="refused"):
+        _core.run(x, **given | {"output": 7})
+
+
+@pytest.mark.parametrize("classes", [3, 1000])
+@pytest.mark.parametrize("logit", [400.0, 800.0, np.nan])
+def test_lse_of_a_row_that_does_not_count(logit, classes):
+    lse = np.empty(2)
+    x = np.array([np.full(classes, logit), np.full(classes, 1.0)])
+    _core.run(x, target=np.array([-1, 0]), ignore=-1, lse=lse)
+    np.testing.assert_allclose(lse, [0, 1 + np.log(classes)], rtol=1e-15)

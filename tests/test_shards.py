@@ -556,3 +556,17 @@ def test_arrays_that_do_not_go_together():
     ):
         with pytest.raises(ValueError, match="have shapes that do not go together"):
             dataclasses.replace(WHOLE, **change)
+
+
+def test_arrays_that_the_core_would_misread():
+    weights = np.ones(WHOLE.target.shape)
+    for change in (
+        {"sample_weight": weights.astype(np.float32)},
+        {"sample_weight": weights.astype(">f8")},
+        {"target": WHOLE.target.astype(float)},
+        {"target": WHOLE.target.astype(">i8")},
+    ):
+        with pytest.raises(TypeError, match=r"^(sample_weight|target) of these PartialStatistics must be"):
+            dataclasses.replace(WHOLE, **change)
+    with pytest.raises(ValueError, match=r"^sample_weight of these PartialStatistics has negative"):
+        dataclasses.replace(WHOLE, sample_weight=-weights)

@@ -83,7 +83,7 @@ class PartialStatistics:
     plain: bool = True
 
     def __post_init__(self) -> None:
-        """Check the shapes: the core relies on them."""
+        """Check the shapes and dtypes: the core relies on them."""
         rows = self.blocks.shape[:-1]
         of_rows = [array.shape for array in (self.target, self.sample_weight) if array is not None]
         of_lists = [array.shape for array in (self.indices, self.probabilities, self.listed) if array is not None]
@@ -95,6 +95,12 @@ class PartialStatistics:
         )
         if not good:
             raise ValueError("the arrays of these PartialStatistics have shapes that do not go together")
+        for name, what in ("target", np.integer), ("indices", np.integer), ("sample_weight", np.float64):
+            array = getattr(self, name)
+            if array is not None and not (np.issubdtype(array.dtype, what) and array.dtype.isnative):
+                raise TypeError(f"{name} of these PartialStatistics must be native {what.__name__}, not {array.dtype}")
+        if self.sample_weight is not None and not (self.sample_weight >= 0).all():
+            raise ValueError("sample_weight of these PartialStatistics has negative numbers")
 
     def __repr__(self) -> str:
         """Return which classes there are, and of how many rows."""
