@@ -21,7 +21,8 @@ struct candidate {
     size_t class;
 };
 
-/* A heap: of the candidates at i, 2i + 1 and 2i + 2, that at i is the last. */
+/* A heap: of the candidates at i, 2i + 1 and 2i + 2, that at i is the last. So its root is the last
+ * of all, the next that gives way. */
 struct xent_best {
     size_t count;
     struct candidate heap[];

@@ -250,15 +250,15 @@ struct xent_aside {
     double *below;
 };
 
-/* Every kernel, as KERNEL(name, result, arguments): the table, the prototypes and the tests all
- * come from this list, so a kernel cannot exist unreached. Arrays are of the table's dtype. */
+/* Every kernel, as KERNEL(name, result, arguments): the table's members and what fills them come
+ * from this list. Arrays are of the table's dtype. */
 #define XENT_KERNELS(KERNEL)                                                                       \
     /* The largest class but `skip` (>= n: none), -inf if there is none; NaNs do not count. Here   \
      * and below, peaks may be NULL: not known. */                                                 \
     KERNEL(largest, double, (const void *logits, size_t n, size_t skip, const void *peaks))        \
-    /* A number that no fewer than `count` classes are at or above, and not many more: the last    \
-     * that counts of the largest of each part of the classes. Equal ones count once; -inf if      \
-     * there are too few. NaNs do not count. */                                                    \
+    /* A lower bound of the count-th largest class: the count-th largest of what are the largest   \
+     * of so many interleaved parts. Equal ones count once, which only lowers it; -inf if there    \
+     * are too few. NaNs do not count. */                                                          \
     KERNEL(bound_of_first, double,                                                                 \
            (const void *logits, size_t n, size_t count, const void *peaks))                        \
     /* The first class that has the largest u; n if none has it. */                                \

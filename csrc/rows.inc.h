@@ -358,7 +358,7 @@ enum keeping {
 /* Then the logits were halves, too, and nobody looks ahead. */
 static inline bool stores_halves(enum keeping keep) { return keep > KEEP_WITH_LABELS; }
 
-/* Whether what needs one can be done with the other. */
+/* Whether a loop for `keep` can emit what needs `needed`: nothing to subtract is zero. */
 static inline bool keeps(enum keeping keep, enum keeping needed) {
     return keep == needed || (needed < keep && !stores_halves(keep));
 }

@@ -1,6 +1,6 @@
 /* clang-format off */
 /* What the vector headers share. A vector header defines, for the prefixes f32 and f64, a 64-byte
- * vector `vec` and these operations on it; rows.inc.h is written in them alone. XENT_STRIP and
+ * vector `vec` and these operations on it; the kernels are written in them alone. XENT_STRIP and
  * XENT_STRIP_STAYS say how many vectors a strip has, and whether in registers: see rows.inc.h.
  * XENT_FUSED says whether fma rounds once.
  *

@@ -1,7 +1,7 @@
 /* xent from C: the loss and gradient of two rows. Compile it with the files of csrc/, the
  * isa_<name>.c ones with the flags that setup.py gives them:
  *
- *     cc -std=c11 -O3 -ffp-contract=off -mavx2 -mfma -c csrc/isa_avx2.c
+ *     cc -std=c11 -O3 -ffp-contract=off -mavx2 -mfma -mf16c -c csrc/isa_avx2.c
  *     ...
  *     cc -std=c11 -O3 -Icsrc examples/cross_entropy.c *.o -lm -pthread
  */

@@ -1,7 +1,7 @@
 # cython: language_level=3, binding=True, embedsignature=False, freethreading_compatible=True
 """The binding of ``csrc/xent.h``: fills the problem, releases the GIL, turns a status into an exception.
 
-Arrays come checked from `xent._api`: the right shapes, native byte order, a dtype of the C core. `run_directly` and
+Arrays come checked from `xent._api`: the right shapes, a dtype of the C core. `run_directly` and
 `map_directly` take what the user gave, and check for themselves.
 """
 

@@ -483,7 +483,7 @@ def cross_entropy_grad_hess(
     With h_j = dl/dL v W q_j (1 - q_j), without options just q_j (1 - q_j):
 
     - "exact": the second derivatives themselves, h_j and what z_loss and softcap add.
-    - "xgboost": max(2 h_j, 1e-16) in the rows that count, as XGBoost's ``multi:softmax`` has it
+    - "xgboost": max(2 h_j, 1e-16) in the rows that count, as XGBoost's ``multi:softprob`` has it
       (``GetGradient`` in its src/objective/multiclass_obj.cu: ``fmax(2 p (1 - p) wt, eps)``).
     - "lightgbm": K / (K - 1) h_j, as LightGBM's ``multiclass`` has it (``factor_`` in ``MulticlassSoftmax``, its
       src/objective/multiclass_objective.hpp, after Friedman 2001, "Greedy Function Approximation: A Gradient
