@@ -58,7 +58,9 @@ class Problem:
         header += [column is not None for column in columns]
         indices, probabilities = self.listed or (None, None)
         has_labels, has_listed = self.labels is not None, self.listed is not None
-        has_loss = self.top_k is None and (self.target is not None or has_labels or has_listed)
+        second = self.curvature is not None or self.vector is not None
+        labelled = self.target is not None or has_labels or has_listed
+        has_loss = labelled and self.top_k is None and not second
         header += [has_loss, self.options is not None, self.class_weight is not None, has_labels, has_listed]
         header += [self.top_k is not None, self.top_k or 0]
         header += [-1 if self.curvature is None else CURVATURES.index(self.curvature), self.vector is not None]
