@@ -110,7 +110,7 @@ static void lse_near_zero(const double *z, size_t classes, double *lse) {
 #endif
 
 static void V(sum_near_one)(const struct xent_logits *logits, size_t n, struct xent_near_one *sum) {
-    const REAL *const u = logits->u, *const lows = logits->low;
+    const V(some) *const u = logits->u, *const lows = logits->low;
     struct precise_sum lanes = {{number(0), number(0)}, number(0)};
     for (size_t i = 0; i < n; i += f64_LANES) {
         double lane[f64_LANES];

@@ -137,7 +137,7 @@ static size_t V(find)(const void *logits, size_t n, double largest, const void *
         step = n - i < 64 ? n - i : 64;
         for (uint64_t left = V(which_not_below)(x + i, step, wanted); left; left &= left - 1) {
             const size_t class = i + (size_t)__builtin_ctzll(left);
-            if (x[class] == (REAL)largest) {
+            if (((const V(some) *)x)[class] == (REAL)largest) {
                 return class;
             }
         }
@@ -189,7 +189,7 @@ static size_t V(find_above)(const void *logits, size_t n, size_t begin, double b
     second += n > 2 * half && x[n - 1] is_above least;
 
 static size_t V(count_above)(const void *logits, size_t n, double bound, bool at) {
-    const REAL *const x = logits;
+    const V(some) *const x = logits;
     const REAL least = (REAL)bound;
     const size_t half = n / 2;
     int32_t first = 0, second = 0;
@@ -276,7 +276,7 @@ XENT_INLINE void V(put_own)(const struct xent_emission *emission, size_t begin, 
         return;
     }
     if (emission->dtype == V(OWN) && !emission->stream) {
-        ((REAL *)emission->out)[own] = (REAL)emission->own_value;
+        ((V(some) *)emission->out)[own] = (REAL)emission->own_value;
         return;
     }
     const size_t first = begin + V(lines_of)(own - begin, emission->dtype);

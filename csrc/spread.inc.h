@@ -53,8 +53,8 @@ XENT_INLINE void V(spread_lanes)(struct V(spreading) * sums, const REAL *u, cons
 /* Every case, class by class of those that V(spread_quickly) leaves. */
 static void V(spread_any)(const struct xent_logits *logits, size_t n, size_t skip, double top,
                           const void *labels, const void *weights, struct xent_spread *result) {
-    const REAL *const u = logits->u, *const low = logits->low;
-    const REAL *const t = labels, *const w = weights;
+    const V(some) *const u = logits->u, *const low = logits->low;
+    const V(some) *const t = labels, *const w = weights;
     const vec zero = number(0), finite_top = number(top == -INFINITY ? 0 : top);
     struct V(spreading) sums = {{zero, zero}, {zero, zero}, {zero, zero}};
     for (size_t i = 0; i < n; i += f64_LANES) {
