@@ -63,12 +63,8 @@ struct xent_range xent_share(size_t total, int member, int team) {
 #    include <sched.h>
 #    include <signal.h>
 #    include <stdlib.h>
-#    include <string.h>
 #    include <time.h>
-#    ifdef __linux__
-#        include <sys/syscall.h>
-#        include <unistd.h>
-#    endif
+#    include <unistd.h>
 
 /* ---- A number that threads wait on -------------------------------------------------------------
  */
@@ -166,24 +162,15 @@ enum slot_state {
     TAKEN    /* by the worker, which makes it IDLE again when it is done */
 };
 
-/* Processors, so many as in team_size.c. */
-struct processors {
-#    ifdef __linux__
-    cpu_set_t set[8];
-#    else
-    char none;
-#    endif
-};
-
 struct worker {
     struct signal state;
     xent_work *work; /* what is offered, with its arguments */
     void *context;
     int member, team;
     pthread_t thread;
-    atomic_int processor, caller; /* of the caller, as it offered, and the number of its thread */
-    struct processors affinity;   /* changed while it sleeps, or by itself; empty at first */
-    struct worker *next;          /* in the pool, or in the team it is in */
+    atomic_int processor; /* of the caller, as it offered */
+    atomic_int kept_off;  /* the processor that its affinity leaves out, or -1 */
+    struct worker *next;  /* in the pool, or in the team it is in */
 };
 
 /* Of the worker that takes an offer and the caller that takes it back, one succeeds. */
@@ -200,36 +187,23 @@ static int this_processor(void) {
 #    endif
 }
 
-static int this_thread(void) {
+/* Keeps a worker off its caller's processor: to where the program's first thread may run at this
+ * time. The scheduler likes to wake it there, where every processor is taken (by a BLAS's waiting
+ * threads, for instance) or where it ran last; then it interrupts its caller, or waits for
+ * milliseconds until that has had its time. */
+static void keep_off(struct worker *worker, pthread_t thread, int processor) {
 #    ifdef __linux__
-    return (int)syscall(SYS_gettid);
-#    else
-    return 0;
-#    endif
-}
-
-/* Keeps a worker off its caller's processor: on the others where the caller may run at this time,
- * if there are any. The scheduler likes to wake it there, where every processor is taken (by a
- * BLAS's waiting threads, for instance) or where it ran last; then it interrupts its caller, or
- * waits for milliseconds until that has had its time. */
-static void keep_off(struct worker *worker, pthread_t thread) {
-#    ifdef __linux__
-    const int processor = atomic_load(&worker->processor);
-    struct processors to;
-    if (processor < 0 ||
-        sched_getaffinity(atomic_load(&worker->caller), sizeof to.set, to.set) != 0) {
+    cpu_set_t set[8]; /* as in team_size.c */
+    if (processor < 0 || atomic_load(&worker->kept_off) == processor ||
+        sched_getaffinity(getpid(), sizeof set, set) != 0) {
         return;
     }
-    CPU_CLR_S((size_t)processor, sizeof to.set, to.set);
-    if (CPU_COUNT_S(sizeof to.set, to.set) == 0) {
-        CPU_SET_S((size_t)processor, sizeof to.set, to.set);
-    }
-    if (memcmp(&to, &worker->affinity, sizeof to) != 0 &&
-        pthread_setaffinity_np(thread, sizeof to.set, to.set) == 0) {
-        worker->affinity = to;
+    CPU_CLR_S((size_t)processor, sizeof set, set);
+    if (CPU_COUNT_S(sizeof set, set) > 0 && pthread_setaffinity_np(thread, sizeof set, set) == 0) {
+        atomic_store(&worker->kept_off, processor);
     }
 #    else
-    (void)worker, (void)thread;
+    (void)worker, (void)thread, (void)processor;
 #    endif
 }
 
@@ -237,8 +211,9 @@ static void *work_for_ever(void *argument) {
     struct worker *worker = argument;
     for (;;) {
         wait_while(&worker->state, IDLE);
-        if (this_processor() == atomic_load(&worker->processor)) {
-            keep_off(worker, pthread_self()); /* it was not asleep, or its caller has moved */
+        const int callers = atomic_load(&worker->processor);
+        if (this_processor() == callers) { /* it was not asleep, or its caller has moved */
+            keep_off(worker, pthread_self(), callers);
         }
         if (take_offer(worker, TAKEN)) {
             worker->work(worker->context, worker->member, worker->team);
@@ -294,8 +269,7 @@ static struct worker *make_worker(void) {
         return NULL;
     }
     atomic_init(&worker->processor, -1);
-    atomic_init(&worker->caller, 0);
-    memset(&worker->affinity, 0, sizeof worker->affinity);
+    atomic_init(&worker->kept_off, -1);
     const bool made = make_signal(&worker->state, IDLE);
     if (!made || !start(worker)) {
         if (made) {
@@ -343,7 +317,7 @@ static void give_back(struct worker *last) {
 /* The workers that were found, the last member's first. */
 static struct worker *offer(xent_work *work, void *context, int team) {
     struct worker *last = NULL;
-    const int processor = this_processor(), caller = this_thread();
+    const int processor = this_processor();
     for (int member = 1; member < team; member++) {
         struct worker *worker = borrow(team);
         if (!worker) {
@@ -354,11 +328,10 @@ static struct worker *offer(xent_work *work, void *context, int team) {
         worker->member = member;
         worker->team = team;
         atomic_store(&worker->processor, processor);
-        atomic_store(&worker->caller, caller);
         worker->next = last;
         last = worker;
         if (is_slept_on(&worker->state)) {
-            keep_off(worker, worker->thread);
+            keep_off(worker, worker->thread, processor);
         }
         change_to(&worker->state, OFFERED);
     }

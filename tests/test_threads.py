@@ -161,37 +161,6 @@ def test_a_worker_is_kept_off_the_processor_of_its_caller():
     subprocess.run([sys.executable, "-c", KEPT_OFF], check=True, timeout=60)
 
 
-PINNED = """
-import os, threading, time
-import numpy as np, xent
-
-first, second = sorted(os.sched_getaffinity(0))[:2]
-before = set(os.listdir("/proc/self/task"))
-
-def call(mask):
-    os.sched_setaffinity(0, mask)
-    for _ in range(3):
-        xent.cross_entropy(np.zeros((1000, 1000)), np.zeros(1000, int), n_threads=2)
-        (made,) = set(os.listdir("/proc/self/task")) - before - {str(threading.get_native_id())}
-        while "(sleeping)" not in open(f"/proc/self/task/{made}/status").read():
-            time.sleep(0.01)
-    found.append(os.sched_getaffinity(int(made)))
-
-for mask, allowed in ({first}, [{first}]), ({first, second}, [{first}, {second}]), ({second}, [{second}]):
-    found = []
-    thread = threading.Thread(target=call, args=(mask,))
-    thread.start()
-    thread.join()
-    assert found[0] in allowed, (mask, found)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="affinities of two processors")
-def test_a_worker_has_the_affinity_of_its_caller():
-    """That of the thread that calls, at that time: not that of the program's first."""
-    subprocess.run([sys.executable, "-c", PINNED], check=True, timeout=60)
-
-
 BLOCKED = """
 import os, signal
 import numpy as np, xent
