@@ -558,6 +558,12 @@ def test_arrays_that_do_not_go_together():
             dataclasses.replace(WHOLE, **change)
 
 
+def test_a_logsumexp_beyond_the_largest_float(recwarn):
+    statistics = xent.partial_statistics(np.array([[3e38, -3e38]], np.float32), scale=10.0)
+    assert statistics.logsumexp() == np.inf
+    assert not recwarn.list
+
+
 def test_arrays_that_the_core_would_misread():
     weights = np.ones(WHOLE.target.shape)
     for change in (

@@ -185,9 +185,10 @@ class PartialStatistics:
         problem.check_loss_out("out", out)
         lse = np.empty(problem.shape)
         _core.run(**problem.arrays, **problem.numbers, lse=lse, threads=_threads(n_threads))
-        if out is None:
-            return lse.astype(_dtypes(problem.logits)[1], copy=False)[()]
-        np.copyto(out, lse, casting="same_kind")
+        with np.errstate(over="ignore"):  # one beyond the largest float32 is infinite
+            if out is None:
+                return lse.astype(_dtypes(problem.logits)[1], copy=False)[()]
+            np.copyto(out, lse, casting="same_kind")
         return out
 
     def grad(

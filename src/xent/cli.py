@@ -113,7 +113,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _integer(text: str) -> int:
-    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+    if not re.fullmatch(r"-?[0-9]{1,20}", text):  # as many digits as a label of 64 bits may have
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer")
     return int(text)
 
@@ -129,6 +129,13 @@ def _positive(text: str) -> float:
     number = _float(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
+
+
+def _scale(text: str) -> float:
+    number = _float(text)
+    if not 1e-30 <= number <= 1e30:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1e-30 to 1e+30")
     return number
 
 
@@ -208,8 +215,8 @@ def add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="E",
         help="so much of the target is spread over all classes; the perplexity is that without (0)",
     )
-    loss.add_argument("--scale", type=_positive, default=1.0, metavar="S", help="multiply the logits by this (1)")
-    loss.add_argument("--softcap", type=_positive, metavar="C", help="bound the logits by C tanh(S x / C)")
+    loss.add_argument("--scale", type=_scale, default=1.0, metavar="S", help="multiply the logits by this (1)")
+    loss.add_argument("--softcap", type=_scale, metavar="C", help="bound the logits by C tanh(S x / C)")
 
     parser.add_argument(
         "--top-k",
