@@ -48,10 +48,10 @@
 
 enum { f32_LANES = 16, f64_LANES = 8 };
 
-/* Numbers of an array of the caller's, which may be anywhere, for what reads or writes them singly.
- */
+/* Numbers of a caller's array, which may be anywhere, for what reads or writes them singly. */
 typedef float f32_some __attribute__((aligned(1), may_alias));
 typedef double f64_some __attribute__((aligned(1), may_alias));
+
 enum { u8_SQUARE = 8, u16_SQUARE = 8, f32_SQUARE = 8, f64_SQUARE = 4 };
 
 /* Fields of the representations: the bits below the exponent, and what makes an integer in the low
