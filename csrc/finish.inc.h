@@ -196,13 +196,10 @@ XENT_INLINE struct scaled exp_within(vec least, struct pair x, vec most, bool si
     return exp_scaled((struct pair){near, clamped}, single);
 }
 
-XENT_INLINE vec is_zero_else(vec x, vec other) {
-    return f64_less(number(0), magnitude(x), other, number(0)); /* a NaN is zero */
-}
-
-/* Zero times infinity is zero. */
+/* Zero times infinity is zero; a coefficient that is NaN stays so. */
 XENT_INLINE vec weighed(vec coefficient, vec x) {
-    return is_zero_else(coefficient, f64_mul(coefficient, x));
+    const vec size = magnitude(coefficient);
+    return f64_less(number(0), size, f64_mul(coefficient, x), size);
 }
 
 /* z_c for a logit, and the distance of a shift from it. */

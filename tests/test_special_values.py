@@ -59,6 +59,45 @@ def test_a_bad_logit_spoils_its_row_alone(dtype, rng, bad, classes):
         np.testing.assert_array_equal(grad[others], clean[1][others])
 
 
+def spoiled_targets(probabilities, position):
+    """Return targets whose third row has a NaN in one class: as they are, alone in its row, and listed."""
+    spoiled = probabilities.copy()
+    spoiled[2, position] = nan
+    alone = probabilities.copy()
+    alone[2] = np.where(np.arange(alone.shape[1]) == position, nan, 0)
+    indices = np.arange(alone.shape[1])[::-1]
+    listed = tuple(np.ascontiguousarray(part) for part in (np.broadcast_to(indices, spoiled.shape), spoiled[:, ::-1]))
+    return spoiled, alone, listed
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "z_loss": 1e-3}, {"softcap": 3.0}], ids=str)
+@pytest.mark.parametrize("classes", [1, 3, 16, 40, 2050])
+def test_a_bad_probability_spoils_its_row_alone(dtype, rng, classes, options):
+    x = rng.normal(size=(5, classes)).astype(dtype)
+    x[2, -1] = -inf if classes > 1 else x[2, -1]
+    probabilities = rng.dirichlet(np.ones(classes), size=5).astype(dtype)
+    probabilities[2, -1] *= classes == 1
+    u = rng.normal(size=x.shape).astype(dtype)
+
+    def results(target):
+        return [
+            *xent.cross_entropy_and_grad(x, target, reduction="none", **options),
+            xent.cross_entropy_grad_hess(x, target, reduction="none", **options)[1],
+            xent.cross_entropy_hvp(x, target, u, reduction="none", **options),
+        ]
+
+    clean = results(probabilities)
+    for position in {0, classes // 2, classes - 1}:
+        for target in spoiled_targets(probabilities, position):
+            sparse = isinstance(target, tuple)
+            for result, without in zip(results(target), clean, strict=True):
+                assert np.all(np.isnan(result[2]))
+                if not sparse:
+                    np.testing.assert_array_equal(np.delete(result, 2, 0), np.delete(without, 2, 0))
+                assert not np.any(np.isnan(np.delete(result, 2, 0)))
+    assert not any(np.any(np.isnan(result)) for result in clean)
+
+
 @pytest.mark.parametrize("classes", [1, 5, 16, 4100])
 def test_nothing_but_minus_infinity_is_nan(dtype, classes):
     x = np.full((1, classes), -inf, dtype=dtype)

@@ -266,7 +266,7 @@ def cross_entropy(
         - labels: integers, the shape of `logits` without `axis`. The correct class c of every row,
           ``0 <= c < K``: t is 1 there, else 0;
         - probabilities: floats (of any of the four dtypes), the shape of `logits`: t itself, taken as it
-          is and not normalised;
+          is and not normalised. They should be finite: a NaN makes its row NaN;
         - sparse: a tuple ``(indices, probabilities)`` of arrays of integers and floats, both of the shape
           of `logits` with any number k of classes on `axis`: t is the sum of the listed probabilities, an
           index that is listed twice has the sum of both. Two labels mixed as in mixup (Zhang et al. 2018)
@@ -321,9 +321,9 @@ def cross_entropy(
     -------
     float32 or float64, or an array of them
         In the dtype of `logits`, float32 if that is half precision, in nats: a scalar for "mean" and "sum"
-        (NaN and 0 when no rows count), the shape of `logits` without `axis` for "none". `out` itself if it is
-        given. ``inf`` where a class of the target has a logit of ``-inf`` or is masked; NaN in a row that has
-        a NaN, ``+inf``, or nothing but ``-inf``.
+        (0 when no rows count, but NaN for a "mean" without `denominator`), the shape of `logits` without `axis`
+        for "none". `out` itself if it is given. ``inf`` where a class of the target has a logit of ``-inf`` or
+        is masked; NaN in a row that has a NaN, ``+inf``, or nothing but ``-inf``.
 
     Raises
     ------
