@@ -39,7 +39,7 @@ def train_shard(rank: int, link: Connection) -> None:
     weights = weights[:, offset : offset + SHARD]
     for _ in range(STEPS):
         logits = features @ weights
-        link.send(xent.partial_statistics(logits, labels, offset=offset))
+        link.send(xent.partial_statistics(logits, labels, offset=offset, classes=CLASSES))
         whole = link.recv()
         link.send(whole.finish())
         weights = weights - RATE * features.T @ whole.grad(logits, offset=offset, grad_out=logits)

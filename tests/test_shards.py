@@ -437,9 +437,9 @@ def part_of(stop=4, offset=6, target=T, x=X, **options):
 BAD_PARTS = {
     "none": (ValueError, "^there are no parts to merge$", []),
     "another type": (TypeError, r"^parts\[1\] must be PartialStatistics, not ndarray$", [LEFT, X]),
-    "overlap": (ValueError, "^classes 4 to 5 are in two of the parts$", [RIGHT, part_of(2, 4), LEFT]),
-    "overlap inside": (ValueError, "^classes 5 to 6 are in two of the parts$", [RIGHT, part_of(2, 5)]),
-    "the same twice": (ValueError, "^classes 0 to 3 are in two of the parts$", [LEFT, LEFT]),
+    "overlap": (ValueError, "^two of the parts have classes 4 to 5$", [RIGHT, part_of(2, 4), LEFT]),
+    "overlap inside": (ValueError, "^two of the parts have classes 5 to 6$", [RIGHT, part_of(2, 5)]),
+    "the same twice": (ValueError, "^two of the parts have classes 0 to 3$", [LEFT, LEFT]),
     "rows": (ValueError, r"their rows have the shapes \(4,\) and \(3,\)$", [LEFT, part_of(x=X[:3], target=T[:3])]),
     "dtype": (ValueError, "dtype is float64 and float32$", [LEFT, part_of(x=X.astype(np.float32))]),
     "axis": (ValueError, "axis is 1 and 0$", [LEFT, part_of(x=X[:, :4].T, axis=0)]),
@@ -452,6 +452,7 @@ BAD_PARTS = {
     "sample_weight": (ValueError, "sample_weight is not the same$", [LEFT, part_of(sample_weight=np.ones(4))]),
     "ignore_index": (ValueError, "ignore is None and 3$", [LEFT, part_of(ignore_index=3)]),
     "softcap": (ValueError, "softcap is None and 3.0$", [LEFT, part_of(softcap=3.0)]),
+    "classes": (ValueError, "classes is None and 10$", [LEFT, part_of(classes=10)]),
     "scale": (ValueError, "scale is 1.0 and 2.0$", [LEFT, part_of(scale=2.0)]),
 }
 
@@ -473,12 +474,14 @@ def results_of(whole):
 
 
 BAD_WHOLES = {
-    "no first classes": (ValueError, "^the statistics are not of whole rows: classes 0 to 3 are missing$", RIGHT),
+    "no first classes": (ValueError, "^the statistics are not of whole rows, without classes 0 to 3$", RIGHT),
     "gaps": (
         ValueError,
-        "rows: classes 4 to 5, classes 7 to 8 are missing$",
+        "rows, without classes 4 to 5, classes 7 to 8$",
         xent.merge_statistics([part_of(1, 9), LEFT, part_of(1, 6)]),
     ),
+    "one between": (ValueError, "rows, without class 4$", xent.merge_statistics([LEFT, part_of(5, 5)])),
+    "no last classes": (ValueError, "rows, without classes 4 to 9$", part_of(4, 0, classes=10)),
     "a label that no part has": (IndexError, r"^target\[1\] = 5 is out of range for 4 classes$", LEFT),
     "a negative label": (IndexError, r"^target\[2\] = -1 is out of range for 4 classes$", part_of(4, 0, [0, 0, -1, 0])),
     "a label just before": (
@@ -545,6 +548,16 @@ def test_bad_offsets(offset):
         xent.partial_statistics(X, T, offset=offset)
     last = xent.partial_statistics(X, T, offset=2**63 - 11)
     assert last.n_classes == 2**63 - 1
+
+
+def test_classes_in_all():
+    parts = [part_of(4, 0, classes=10), xent.partial_statistics(X[:, 4:], T, offset=4, classes=np.int64(10))]
+    assert xent.merge_statistics(parts).finish() == WHOLE.finish()
+    assert parts[0].n_classes == 10
+    with pytest.raises(ValueError, match=r"^offset 6 and 4 classes of logits are beyond 9 classes$"):
+        part_of(classes=9)
+    with pytest.raises(TypeError, match=r"^classes must be an integer, not 10.0$"):
+        part_of(classes=10.0)
 
 
 def test_arrays_that_do_not_go_together():

@@ -67,6 +67,8 @@ class PartialStatistics:
         What the target is.
     plain : bool
         Whether there are no options at all.
+    classes : int or None
+        How many classes there are in all, where `partial_statistics` was told.
     """
 
     blocks: NDArray[np.void]
@@ -81,6 +83,7 @@ class PartialStatistics:
     options: dict[str, Any] = field(default_factory=dict)
     target_kind: str | None = None
     plain: bool = True
+    classes: int | None = None
 
     def __post_init__(self) -> None:
         """Check the shapes and dtypes: the core relies on them."""
@@ -109,8 +112,8 @@ class PartialStatistics:
 
     @property
     def n_classes(self) -> int:
-        """How many classes there are, if none is missing."""
-        return int(self.ranges[-1, 1])
+        """How many classes there are in all: `classes`, or as many as would be if the last ones are here."""
+        return int(self.ranges[-1, 1]) if self.classes is None else self.classes
 
     def finish(
         self,
@@ -137,7 +140,8 @@ class PartialStatistics:
         IndexError
             If a label or an index is not one of the classes, unless it is `ignore_index`.
         ValueError
-            If classes are missing, there is no target, or an argument does not fit.
+            If classes are missing, there is no target, or an argument does not fit. That the last classes are missing
+            is known only if `partial_statistics` got `classes`.
         TypeError
             If an argument has the wrong type.
         MemoryError
@@ -289,9 +293,9 @@ class PartialStatistics:
         if logits is None or rows is None:
             logits = rows = np.empty((*self.blocks.shape[:-1], 0), self.dtype)
         problem = _Problem(logits, rows, self.axis, reduction, denominator)
-        missing = _missing(self.ranges)
+        missing = _missing(self.ranges, self.n_classes)
         if missing:
-            raise ValueError(f"the statistics are not of whole rows: {missing} are missing")
+            raise ValueError(f"the statistics are not of whole rows, without {missing}")
         for name in OF_ROWS:
             if getattr(self, name) is not None:
                 problem.arrays[name] = getattr(self, name)
@@ -307,6 +311,7 @@ def partial_statistics(
     target: ArrayLike | Sparse | None = None,
     *,
     offset: int = 0,
+    classes: int | None = None,
     axis: int = -1,
     weight: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
@@ -344,6 +349,9 @@ def partial_statistics(
         alone, there are no options but `class_mask`, `scale` and `softcap`.
     offset : int
         The number of the first of these classes among all.
+    classes : int, optional
+        How many classes there are in all. Without it, a part that has the last of them and is not merged is not
+        missed: then those that are there are taken for all.
     axis
         As in `cross_entropy`.
     weight : array_like of real numbers, shape (K,), optional
@@ -416,9 +424,12 @@ def partial_statistics(
     kind = _kind_of_target(loss.arrays)
     if kind is None and ({"weight", "sample_weight"} & set(loss.arrays) or label_smoothing or z_loss):
         raise ValueError("weights, label_smoothing and z_loss are for a target")
-    classes = loss.arrays["logits"].shape[-1]
-    first = _offset(offset, classes)
-    cuts = np.append(np.arange(first, first + classes, _core.BLOCK_OF_CLASSES), first + classes)
+    first = _offset(offset, loss.arrays["logits"].shape[-1])
+    stop = first + loss.arrays["logits"].shape[-1]
+    in_all = None if classes is None else _arrays.count("classes", classes)
+    if in_all is not None and stop > in_all:
+        raise ValueError(f"offset {first} and {stop - first} classes of logits are beyond {in_all} classes")
+    cuts = np.append(np.arange(first, stop, _core.BLOCK_OF_CLASSES), stop)
     blocks = np.empty((*loss.shape, len(cuts) - 1), _core.BLOCK)
     sparse = loss.arrays.get("indices")
     listed = None if sparse is None else np.empty(sparse.shape, _core.LISTED_CLASS)
@@ -437,6 +448,7 @@ def partial_statistics(
         options=options,
         target_kind=kind,
         plain=_is_plain(loss.arrays, options),
+        classes=in_all,
         **of_rows,
     )
 
@@ -489,7 +501,7 @@ def merge_statistics(parts: Iterable[PartialStatistics]) -> PartialStatistics:
     again = np.flatnonzero(ranges[1:, 0] < ranges[:-1, 1])
     if len(again):
         first, stop = ranges[again[0] + 1, 0], min(ranges[again[0], 1], ranges[again[0] + 1, 1])
-        raise ValueError(f"{_named(first, stop)} are in two of the parts")
+        raise ValueError(f"two of the parts have {_named(first, stop)}")
     listed = one.listed
     for part in all_parts[1:]:
         if listed is not None and part.listed is not None:
@@ -523,7 +535,7 @@ def _offset(offset: int, classes: int) -> int:
 
 
 def _named(first: int, stop: int) -> str:
-    return f"classes {first} to {stop - 1}"
+    return f"class {first}" if stop == first + 1 else f"classes {first} to {stop - 1}"
 
 
 def _joined(ranges: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -533,10 +545,10 @@ def _joined(ranges: NDArray[np.int64]) -> list[tuple[int, int]]:
     return list(zip(ranges[starts, 0].tolist(), ranges[stops, 1].tolist(), strict=True))
 
 
-def _missing(ranges: NDArray[np.int64]) -> str:
-    """Return the names of the classes before the last that are not there."""
+def _missing(ranges: NDArray[np.int64], classes: int) -> str:
+    """Return the names of those of so many classes that are not there."""
     joined = _joined(ranges)
-    gaps = zip([0, *(stop for _, stop in joined)], [first for first, _ in joined], strict=False)
+    gaps = zip([0, *(stop for _, stop in joined)], [*(first for first, _ in joined), classes], strict=True)
     return ", ".join(_named(start, first) for start, first in gaps if start < first)
 
 
@@ -544,7 +556,7 @@ def _difference(one: PartialStatistics, other: PartialStatistics) -> str:
     """Return what they do not have in common, though parts of the same rows would."""
     if one.blocks.shape[:-1] != other.blocks.shape[:-1]:
         return f"their rows have the shapes {one.blocks.shape[:-1]} and {other.blocks.shape[:-1]}"
-    for name in ("axis", "dtype", "target_kind"):
+    for name in ("axis", "dtype", "target_kind", "classes"):
         if getattr(one, name) != getattr(other, name):
             return f"{name} is {getattr(one, name)} and {getattr(other, name)}"
     for name in sorted({*one.options, *other.options}):

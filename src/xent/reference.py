@@ -7,7 +7,8 @@ from the paper is there so that float64 suffices: the largest logit is subtracte
 neither quotient, and a sum over the other classes is never the difference of nearly equal numbers.
 
 Arguments are as in `xent`; ``n_threads`` and ``validate`` are accepted and have no effect. Results have
-the dtype that those of `xent` have, rounded from float64. The inputs are taken to be what `xent` accepts.
+the dtype that those of `xent` have, rounded from float64. Nothing is checked: the inputs are taken to be
+what `xent` accepts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,23 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "Evaluation",
+    "PartialStatistics",
+    "cross_entropy",
+    "cross_entropy_and_grad",
+    "cross_entropy_grad",
+    "cross_entropy_grad_hess",
+    "cross_entropy_hessian",
+    "cross_entropy_hvp",
+    "evaluate",
+    "log_softmax",
+    "logsumexp",
+    "merge_statistics",
+    "partial_statistics",
+    "softmax",
+]
 
 Float64s = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -534,6 +552,39 @@ def cross_entropy_hvp(
 
 
 @quiet
+def cross_entropy_hessian(
+    logits: ArrayLike,
+    target: Any,
+    *,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_mask: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    tail: str | None = None,
+    reduction: str = "mean",
+    denominator: float | None = None,
+    validate: bool = False,  # noqa: ARG001
+    grad_output: ArrayLike = 1.0,
+    out: NDArray[Any] | None = None,
+    n_threads: int | None = None,  # noqa: ARG001
+) -> NDArray[Any]:
+    """Compute the blocks of the Hessian: its products with the unit vector of each class, beside each other."""
+    problem = Problem(
+        *(logits, target, axis, weight, sample_weight, ignore_index, class_mask, label_smoothing),
+        *(z_loss, scale, softcap, tail, reduction, denominator, grad_output),
+    )
+    classes = problem.logits.shape[axis]
+    blocks = np.stack([problem.hessian_times(unit) for unit in np.eye(classes)], axis=-1)
+    shape = (*_shape_of_rows(problem.logits, axis), classes, classes)
+    return _result(blocks.reshape(shape), _dtype_of_values(problem.logits), out)  # type: ignore[no-any-return]
+
+
+@quiet
 def softmax(
     x: ArrayLike,
     *,
@@ -725,6 +776,7 @@ def partial_statistics(
     target: Any = None,
     *,
     offset: int = 0,
+    classes: int | None = None,  # noqa: ARG001
     axis: int = -1,
     weight: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
