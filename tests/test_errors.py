@@ -76,11 +76,19 @@ BAD_TARGETS = {
         (LISTED[:, 0], SHARES[:, 0]),
     ),
     "sparse, empty": (ValueError, r"^target indices of shape \(4, 0\) has no classes", (LISTED[:, :0], SHARES[:, :0])),
-    "sparse, too large": (IndexError, r"\[2, 1\] = 3 is out of range for 3 classes$", (LISTED + 3 * ONE_PLACE, SHARES)),
-    "sparse, negative": (IndexError, r"\[2, 1\] = -1 is out of range for 3 classes$", (LISTED - ONE_PLACE, SHARES)),
+    "sparse, too large": (
+        IndexError,
+        r"target\[2\]: number 1 is 3, which is out of range for 3 c",
+        (LISTED + 3 * ONE_PLACE, SHARES),
+    ),
+    "sparse, negative": (
+        IndexError,
+        r"target\[2\]: number 1 is -1, which is out of range for",
+        (LISTED - ONE_PLACE, SHARES),
+    ),
     "bool": (TypeError, "must be integers, .* not bool", [True, False, True, False]),
     "None": (TypeError, "must be an array of integers, not None", None),
-    "masked": (TypeError, "not a masked array", np.ma.masked_array(T)),
+    "masked": (TypeError, "not a masked array: class_mask and sample_weight say what counts", np.ma.masked_array(T)),
     "short": (ValueError, r"has shape \(3,\), but logits of shape \(4, 3\) need \(4,\)", [0, 1, 2]),
     "column": (ValueError, r"has shape \(4, 1\), but logits of shape \(4, 3\) need \(4,\)", T[:, None]),
 }
@@ -166,9 +174,21 @@ BAD_LOSS_OPTIONS = {
     ),
     "denominator of rows": (ValueError, "^denominator is for .* 'none'$", {"denominator": 3, "reduction": "none"}),
     "denominator zero": (ValueError, "^denominator must be greater than 0, not 0.0$", {"denominator": 0}),
+    "denominator huge": (ValueError, "^denominator must be finite, and is beyond the la", {"denominator": 2**1024}),
     "denominator infinite": (ValueError, "^denominator must be finite, not inf$", {"denominator": np.inf}),
     "validate": (TypeError, "^validate must be True or False, not 'yes'$", {"validate": "yes"}),
 }
+
+
+def test_an_integer_of_any_size_is_a_number():
+    assert xent.cross_entropy(X, T, denominator=2**70) > 0
+
+
+def test_a_listed_class_is_found_wherever_the_class_axis_is():
+    indices = (LISTED + 3 * ONE_PLACE).T
+    with pytest.raises(IndexError, match=r"^the indices of target\[2\]: number 1 is 3, which is out of range for 3 c"):
+        xent.cross_entropy(X.T, (indices, SHARES.T), axis=0)
+
 
 NUMBERS = ("label_smoothing", "z_loss", "scale", "softcap", "denominator")
 BAD_NUMBERS = ("0.5", True, np.True_, 0.5j, [0.5, 0.5], np.array([0.5]), {}, len)
@@ -184,10 +204,14 @@ BAD_GRAD_OPTIONS = {
         "grad_out has elements that share memory",
         {"grad_out": np.lib.stride_tricks.as_strided(np.zeros(3, np.float32), (4, 3), (0, 4))},
     ),
-    "grad_output shape": (ValueError, r"grad_output has shape \(4,\), but .* \(\)", {"grad_output": np.ones(4)}),
+    "grad_output shape": (
+        ValueError,
+        r"^grad_output has shape \(4,\), but losses reduced by 'mean' have shape \(\)$",
+        {"grad_output": np.ones(4)},
+    ),
     "grad_output shape, rows": (
         ValueError,
-        r"grad_output has shape \(3,\), but the rows have shape \(4,\)",
+        r"grad_output has shape \(3,\), but the losses have shape \(4,\)",
         {"grad_output": np.ones(3), "reduction": "none"},
     ),
     "grad_output dtype": (TypeError, "grad_output must be real numbers, not complex128", {"grad_output": 1j}),

@@ -491,7 +491,7 @@ BAD_WHOLES = {
     ),
     "a listed class": (
         IndexError,
-        r"^indices\[0, 1\] = 4 is out of range for 4 classes$",
+        r"^the indices of target\[0\]: number 1 is 4, which is out of range for 4 classes$",
         part_of(4, 0, ([[3, 4]] * 4, np.full((4, 2), 0.5))),
     ),
 }

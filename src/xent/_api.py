@@ -6,6 +6,7 @@ No arithmetic on logits is done here: the formulas are in ``csrc/finish.inc.h``,
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -83,7 +84,8 @@ class _Problem:
         """Take dl/dL of every row's loss: one number, or one for each row."""
         given = np.shape(grad_output) if grad_output is not None else ()
         per_row = self.shape if self.reduction == "none" and given != () else ()
-        upstream = _arrays.row_floats("grad_output", grad_output, per_row)
+        losses = "the losses" if self.reduction == "none" else f"losses reduced by {self.reduction!r}"
+        upstream = _arrays.row_floats("grad_output", grad_output, per_row, losses)
         if per_row:
             self.arrays["upstream"] = upstream
         else:
@@ -1210,10 +1212,16 @@ def evaluate(
     if softcap is not None:
         numbers["softcap"] = _arrays.scale("softcap", softcap)
     listed = _arrays.count("top_k", top_k)
-    of_target = () if target is None else ("log_prob", "rank")
-    wanted = _arrays.choices("outputs", outputs, (*of_target, "lse", "argmax", "entropy"))
+    wanted = _arrays.choices("outputs", outputs, ("log_prob", "rank", "lse", "argmax", "entropy"))
+    of_target = [name for name in wanted if name in {"log_prob", "rank"}]
+    if target is None:
+        if outputs is not None and of_target:
+            raise ValueError(f"outputs has {of_target[0]!r}, which needs a target")
+        wanted = tuple(name for name in wanted if name not in of_target)
     array = _arrays.floats("logits", logits)
     rows = _arrays.classes_last("logits", array, axis)
+    if listed > sys.maxsize // 8 // max(1, math.prod(rows.shape[:-1])):
+        raise ValueError(f"top_k = {listed} classes of each row are more than any array has")
     inputs: dict[str, Any] = {"logits": rows}
     results: dict[str, Any] = {}
     if target is not None:

@@ -18,6 +18,7 @@ Array = NDArray[Any]
 FLOATS = "float16, bfloat16, float32 or float64"
 NUMPY_FLOATS = {np.float16, np.float32, np.float64}
 BLOCK = 2**16  # numbers that are looked at in one go
+LEAST_SCALE, MOST_SCALE = 1e-30, 1e30  # of logits: neither it nor its reciprocal may leave a float's range
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
@@ -29,7 +30,7 @@ def _is_real(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "iuf" or _is_float(dtype)
 
 
-def _place(index: tuple[Any, ...]) -> str:
+def place(index: tuple[Any, ...]) -> str:
     """Return an index as it is written after a name; nothing if there is but one place."""
     return f"[{', '.join(map(str, index))}]" if index else ""
 
@@ -38,7 +39,7 @@ def _array(name: str, value: ArrayLike, what: str) -> Array:
     if value is None:
         raise TypeError(f"{name} must be {what}, not None")
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be {what}, not a masked array: put -inf where a class is masked")
+        raise TypeError(f"{name} must be {what}, not a masked array: class_mask and sample_weight say what counts")
     try:
         return np.asarray(value)
     except ValueError as error:  # nested lists of different lengths
@@ -165,7 +166,7 @@ def check_distributions(name: str, probabilities: Array, weight: Array | None, *
         if good.all():
             continue
         bad = int(np.argmin(good))
-        where = f"the probabilities of {name}{_place(tuple(int(i[bad]) for i in rows))}"
+        where = f"the probabilities of {name}{place(tuple(int(i[bad]) for i in rows))}"
         for j, p in enumerate(block[bad]):
             if not p >= 0:
                 what = "not a number" if np.isnan(p) else f"{p:g}, which is negative"
@@ -202,7 +203,7 @@ def weights(name: str, value: ArrayLike, shape: tuple[int, ...], whose: str) -> 
         index = np.unravel_index(np.argmin(good), shape) if shape else ()
         number = float(array[index])
         what = "negative" if number < 0 else "not finite"
-        raise ValueError(f"{name}{_place(index)} = {number} is {what}")
+        raise ValueError(f"{name}{place(index)} = {number} is {what}")
     return array
 
 
@@ -284,7 +285,12 @@ def number(
     name: str, value: float, *, above: float | None = None, least: float = -np.inf, most: float = np.inf
 ) -> float:
     """Return a finite float, greater than `above`, at least `least` and at most `most`."""
-    if type(value) is not float:
+    if type(value) is int:  # of any size
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"{name} must be finite, and is beyond the largest float") from None
+    elif type(value) is not float:
         array = _array(name, value, "a real number")
         if array.ndim or not _is_real(array.dtype):
             raise TypeError(f"{name} must be a real number, not {value!r}")
@@ -300,8 +306,8 @@ def number(
 
 
 def scale(name: str, value: float) -> float:
-    """Return what multiplies logits: neither it nor its reciprocal may leave a float's range."""
-    return number(name, value, least=1e-30, most=1e30)
+    """Return what multiplies logits."""
+    return number(name, value, least=LEAST_SCALE, most=MOST_SCALE)
 
 
 def label(name: str, value: int, labels: Array | None) -> int | None:

@@ -11,7 +11,6 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from timeit import Timer
 from typing import TYPE_CHECKING, Any
 
@@ -354,15 +353,15 @@ def _draw_panel(panel: Axes, measurements: Sequence[Measurement]) -> None:
     panel.set_axisbelow(True)
 
 
-def write_json(path: Path, measurements: Sequence[Measurement], config: dict[str, Any], settings: Settings) -> None:
-    """Write everything that was measured, and what is needed to measure it again."""
+def as_json(measurements: Sequence[Measurement], config: dict[str, Any], settings: Settings) -> bytes:
+    """Return everything that was measured, and what is needed to measure it again."""
     content = {
         "command": settings.command(),
         "config": config,
         "settings": {**asdict(settings), "checked_rows": CHECKED_ROWS, "logits_spread": LOGITS_SPREAD},
         "measurements": [m.as_dict() for m in measurements],
     }
-    _command.write(path, (json.dumps(content, indent=2) + "\n").encode())
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def run(args: Namespace) -> None:
@@ -375,10 +374,11 @@ def run(args: Namespace) -> None:
     measurements = measure_with_progress(settings)
 
     try:
-        if args.json:
-            write_json(args.json, measurements, config, settings)
-        if args.plot:
-            _command.write(args.plot, _command.drawn(bench_figure(measurements, config, settings), args.plot))
+        with _command.Outputs() as outputs:
+            if args.json:
+                outputs.write(args.json, as_json(measurements, config, settings))
+            if args.plot:
+                outputs.write(args.plot, _command.drawn(bench_figure(measurements, config, settings), args.plot))
     finally:
         console = _command.console()
         console.print(bench_table(measurements, settings.dtype))

@@ -7,9 +7,12 @@ import importlib
 import io
 import platform
 import re
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import xent
 
@@ -56,14 +59,52 @@ def configuration() -> dict[str, Any]:
         raise UsageError(str(error)) from None
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all."""
-    partial_file = path.with_name(f".{path.name}.part")
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the operating system say of which file it is: those of open files do not know."""
     try:
-        partial_file.write_bytes(content)
-        partial_file.replace(path)
-    finally:
-        partial_file.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        error.filename = str(path) if error.filename is None else error.filename
+        raise
+
+
+class Outputs:
+    """Files that are written beside their targets, and take their places together, or vanish."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Path, Path]] = []
+        self._files: list[tuple[BinaryIO, Path]] = []
+
+    def open(self, path: Path) -> BinaryIO:
+        """Return a new file that is to become the one of that path."""
+        target = path.resolve()  # what a symbolic link leads to is replaced, not the link
+        part = target.with_name(f".xent-{secrets.token_hex(8)}.part")
+        self._parts.append((part, target))  # first: an interrupt may come at any time
+        file = part.open("x+b")
+        self._files.append((file, path))
+        return file
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file that has this content."""
+        with naming(path):
+            self.open(path).write(content)
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        try:
+            with contextlib.ExitStack() as closing:  # all, even if what is left cannot be written to one
+                for file, path in self._files:
+                    closing.enter_context(naming(path))
+                    closing.enter_context(file)
+            if kind is None:
+                for part, target in self._parts:
+                    part.replace(target)
+        finally:
+            for part, _target in self._parts:
+                part.unlink(missing_ok=True)
 
 
 def drawn(figure: Figure, path: Path) -> bytes:

@@ -16,6 +16,8 @@ import os
 
 import numpy as np
 
+from xent._arrays import place
+
 cnp.import_array()
 
 
@@ -307,10 +309,17 @@ cdef void fill_statistics(
         statistics.whole_listed = <const xent_listed_class *>cnp.PyArray_DATA(whole_listed)
 
 
-def bad_class(name, classes, array, index):
-    """Return the exception for a class that is not there."""
-    where = f"[{', '.join(map(str, index))}]" if index else ""
-    return IndexError(f"{name}{where} = {array[index]} is out of range for {classes} classes")
+def bad_class(classes, target, row):
+    """Return the exception for a label that is no class."""
+    index = np.unravel_index(row, target.shape)
+    return IndexError(f"target{place(index)} = {target[index]} is out of range for {classes} classes")
+
+
+def bad_listed_class(classes, indices, row, label):
+    """Return the exception for an index of a sparse target that is no class; wherever its class axis is."""
+    index = np.unravel_index(row, indices.shape[:-1])
+    what = f"number {label} is {indices[(*index, label)]}"
+    return IndexError(f"the indices of target{place(index)}: {what}, which is out of range for {classes} classes")
 
 
 def run(
@@ -433,10 +442,8 @@ def run(
         status = xent_run(&problem)
     if status == XENT_TARGET_OUT_OF_RANGE:
         if target is None:
-            row = np.unravel_index(problem.bad_row, (<object>indices).shape[:-1])
-            raise bad_class("indices", classes or problem.classes, indices, (*row, problem.bad_label))
-        row = np.unravel_index(problem.bad_row, (<object>target).shape)
-        raise bad_class("target", classes or problem.classes, target, row)
+            raise bad_listed_class(classes or problem.classes, indices, problem.bad_row, problem.bad_label)
+        raise bad_class(classes or problem.classes, target, problem.bad_row)
     check(status)
     return reduced / denominator if mean and problem.options == NULL and denominator > 0 else reduced
 
@@ -491,7 +498,7 @@ def run_evaluation(
     with nogil:
         status = xent_run(&problem)
     if status == XENT_TARGET_OUT_OF_RANGE:
-        raise bad_class("target", problem.classes, target, np.unravel_index(problem.bad_row, (<object>target).shape))
+        raise bad_class(problem.classes, target, problem.bad_row)
     check(status)
 
 

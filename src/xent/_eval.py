@@ -6,7 +6,7 @@ The arithmetic on logits is that of the library; here its results are added up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import xent
-from xent._command import UsageError, require
-from xent._npy import Mapped, Outputs, Place, open_npy
+from xent._command import Outputs, UsageError, naming, require
+from xent._npy import Mapped, Place, new_npy, open_npy
 
 Float64s = NDArray[np.float64]
 
@@ -81,6 +81,11 @@ class Inputs:
     def classes(self) -> int:
         """The number of classes."""
         return self.logits.shape[-1]
+
+    @property
+    def dtype_of_results(self) -> np.dtype[Any]:
+        """That of losses and gradients. One row's part of a mean is often less than the least of float16."""
+        return np.dtype(np.float32) if self.dtype.itemsize == 2 else self.dtype
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -344,7 +349,7 @@ def evaluate_files(
     figures = Figures(settings, count, math.prod(inputs.labels.shape) - count)
     grad = None
     if targets.grad:
-        grad = outputs.open_npy(targets.grad, inputs.dtype, inputs.logits.shape, inputs.logits.fortran)
+        grad = new_npy(outputs, targets.grad, inputs.dtype_of_results, inputs.logits.shape, inputs.logits.fortran)
     write_rows = _row_writer(targets.per_row, inputs, outputs)
     for place in inputs.places():
         block = _evaluate(settings, inputs, place, grad, count)
@@ -391,11 +396,11 @@ def _write_grad(
     grad: Mapped, place: Place, logits: NDArray[Any], labels: NDArray[Any], upstream: float, of_loss: dict[str, Any]
 ) -> Any:
     """Write the gradient of a block, and return its losses."""
-    if grad.is_window(place):
-        out = grad.window(place, write=True)
-        return xent.cross_entropy_and_grad(logits, labels, grad_output=upstream, grad_out=out, **of_loss)[0]
-    loss, values = xent.cross_entropy_and_grad(logits, labels, grad_output=upstream, **of_loss)
-    grad.write(place, values)
+    mapped = grad.is_window(place)
+    out = grad.window(place, write=True) if mapped else np.empty(logits.shape, grad.dtype)
+    loss, _ = xent.cross_entropy_and_grad(logits, labels, grad_output=upstream, grad_out=out, **of_loss)
+    if not mapped:
+        grad.write(place, out)
     return loss
 
 
@@ -407,11 +412,10 @@ def _row_writer(path: Path | None, inputs: Inputs, outputs: Outputs) -> Callable
     if path is None:
         return lambda _place, _block: None
     if path.suffix == ".csv":
-        return _CsvRows(outputs.open(path), len(inputs.labels.shape))
-    floats = np.dtype(np.float32) if inputs.dtype.itemsize == 2 else inputs.dtype
+        return _CsvRows(path, outputs.open(path), len(inputs.labels.shape))
     dtypes = {"label": inputs.labels.dtype.newbyteorder("="), "prediction": np.int64, "rank": np.int64}
-    dtype = np.dtype([(name, dtypes.get(name, floats)) for name in PER_ROW])
-    return _NpyRows(outputs.open_npy(path, dtype, inputs.labels.shape, inputs.logits.fortran))
+    dtype = np.dtype([(name, dtypes.get(name, inputs.dtype_of_results)) for name in PER_ROW])
+    return _NpyRows(new_npy(outputs, path, dtype, inputs.labels.shape, inputs.logits.fortran))
 
 
 def _columns(block: Block) -> dict[str, NDArray[Any]]:
@@ -433,14 +437,17 @@ class _NpyRows:
 class _CsvRows:
     """One line for each row, with its index; floats in the fewest digits that are read back as the same number."""
 
-    def __init__(self, file: BinaryIO, axes: int) -> None:
-        self._file = file
+    def __init__(self, path: Path, file: BinaryIO, axes: int) -> None:
+        self._path, self._file = path, file
         index = ["row"] if axes == 1 else [f"row_{axis}" for axis in range(axes)]
-        self._file.write((",".join([*index, *PER_ROW]) + "\n").encode())
+        self._write_lines([[*index, *PER_ROW]])
+
+    def _write_lines(self, lines: Iterable[Iterable[str]]) -> None:
+        with naming(self._path):
+            self._file.writelines((",".join(line) + "\n").encode() for line in lines)
 
     def __call__(self, place: Place, block: Block) -> None:
         index = np.indices(block.labels.shape).reshape(block.labels.ndim, -1)
         columns = [i + s.start for i, s in zip(index, place, strict=True)]
         columns += [values.reshape(-1) for values in _columns(block).values()]
-        for line in zip(*(column.astype(np.str_).tolist() for column in columns), strict=True):
-            self._file.write((",".join(line) + "\n").encode())
+        self._write_lines(zip(*(column.astype(np.str_).tolist() for column in columns), strict=True))

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xent import _command
-from xent._command import UsageError
+from xent._command import Outputs, UsageError
 from xent._eval import Figures, Inputs, Settings, Targets, evaluate_files
-from xent._npy import Outputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,9 +53,9 @@ def run(args: Namespace) -> None:
             figures = _evaluate_with_progress(settings, inputs, Targets(args.grad, args.per_row), outputs)
             text = json.dumps(as_json(settings, inputs, figures, config), indent=2, allow_nan=False) + "\n"
             if args.plot:
-                outputs.open(args.plot).write(_command.drawn(evaluation_figure(settings, inputs, figures), args.plot))
+                outputs.write(args.plot, _command.drawn(evaluation_figure(settings, inputs, figures), args.plot))
             if json_file:
-                outputs.open(json_file).write(text.encode())
+                outputs.write(json_file, text.encode())
         if args.json == STDOUT:
             sys.stdout.write(text)
         else:
@@ -65,15 +64,18 @@ def run(args: Namespace) -> None:
 
 @contextlib.contextmanager
 def _clean_termination() -> Iterator[None]:
-    """Let SIGTERM end the process as an exception does, so that no half-written file stays."""
+    """Let SIGTERM, and SIGHUP of a closed terminal, end the process as an exception does: no half file stays."""
+    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
     if threading.current_thread() is not threading.main_thread():  # which alone may say so
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+        numbers = set()
+    ours = {n for n in numbers if signal.getsignal(n) == signal.SIG_DFL}  # nohup lets SIGHUP be ignored
+    for number in ours:
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _refuse_overwriting(inputs: dict[str, Path], outputs: dict[str, Path | None]) -> None:
@@ -97,7 +99,8 @@ def _evaluate_with_progress(settings: Settings, inputs: Inputs, targets: Targets
 
 def command(settings: Settings) -> str:
     """Return the command line that repeats the evaluation, with every default spelt out."""
-    words = ["xent", "eval", str(settings.logits), str(settings.labels)]
+    files = (str(path) for path in (settings.logits, settings.labels))
+    words = ["xent", "eval", *(f"./{file}" if file.startswith("-") else file for file in files)]
     for name, value in asdict(settings).items():
         if name not in {"logits", "labels"} and value is not None:
             values = value if isinstance(value, tuple) else (value,)

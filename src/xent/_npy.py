@@ -1,4 +1,4 @@
-"""Arrays in ``.npy`` files of any size, mapped a part at a time, and files that appear whole or not at all.
+"""Arrays in ``.npy`` files of any size, mapped a part at a time.
 
 What is mapped is unmapped with the array that shows it, so that the memory in use does not grow with the file. Nothing
 here knows what the numbers mean.
@@ -6,23 +6,20 @@ here knows what the numbers mean.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import mmap
 import os
-import secrets
 import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from xent._command import UsageError
+from xent._command import Outputs, UsageError, naming
 
 Place = tuple[slice, ...]  # with start and stop, one for each axis
 
@@ -174,23 +171,10 @@ def _described(path: Path, file: BinaryIO) -> Mapped:
     return Mapped(file, offset, dtype, shape, fortran)
 
 
-class Outputs:
-    """Files that are written beside their targets, and take their places together, or vanish."""
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[Path, Path]] = []
-        self._files = contextlib.ExitStack()
-
-    def open(self, path: Path) -> BinaryIO:
-        """Return a new file that is to become the one of that path."""
-        target = path.resolve()  # what a symbolic link leads to is replaced, not the link
-        part = target.with_name(f".xent-{secrets.token_hex(8)}.part")
-        self._parts.append((part, target))  # first: an interrupt may come at any time
-        return self._files.enter_context(part.open("x+b"))
-
-    def open_npy(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool) -> Mapped:
-        """Return an array in a new file; its space is there, so that writing to it cannot fail."""
-        file = self.open(path)
+def new_npy(outputs: Outputs, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool) -> Mapped:
+    """Return an array in a new file; its space is there, so that writing to it cannot fail."""
+    with naming(path):
+        file = outputs.open(path)
         descr = dtype.descr if dtype.names else dtype.str
         npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": fortran, "shape": shape})
         file.flush()
@@ -201,16 +185,3 @@ class Outputs:
         else:
             file.truncate(size)
         return array
-
-    def __enter__(self) -> Outputs:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        try:
-            self._files.close()
-            if kind is None:
-                for part, target in self._parts:
-                    part.replace(target)
-        finally:
-            for part, _target in self._parts:
-                part.unlink(missing_ok=True)

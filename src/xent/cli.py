@@ -22,6 +22,7 @@ import numpy as np
 
 import xent
 from xent import _bench, _command, _eval_report
+from xent._arrays import LEAST_SCALE, MOST_SCALE
 from xent._bench import DEFAULT_SHAPES, MIN_REPETITIONS, Shape
 from xent._command import UsageError
 from xent._eval import PER_ROW
@@ -59,8 +60,9 @@ def _file(*suffixes: str) -> Callable[[str], Path]:
         path = Path(text)
         if path.suffix not in suffixes:
             raise argparse.ArgumentTypeError(f"{text!r} must end in {' or '.join(suffixes)}")
-        if path.is_dir():
-            raise argparse.ArgumentTypeError(f"{text!r} is a directory")
+        if path.exists() and not path.is_file():
+            what = "a directory" if path.is_dir() else "not a regular file"
+            raise argparse.ArgumentTypeError(f"{text!r} is {what}")
         try:
             if path.exists() and not os.access(path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -134,8 +136,8 @@ def _positive(text: str) -> float:
 
 def _scale(text: str) -> float:
     number = _float(text)
-    if not 1e-30 <= number <= 1e30:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1e-30 to 1e+30")
+    if not LEAST_SCALE <= number <= MOST_SCALE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {LEAST_SCALE:g} to {MOST_SCALE:g}")
     return number
 
 
@@ -239,7 +241,8 @@ def add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--grad",
         type=_file(".npy"),
         metavar="FILE.npy",
-        help="the gradient of the mean loss with respect to the logits, in their shape, dtype and order",
+        help="the gradient of the mean loss with respect to the logits, in their shape, order and dtype, but float32 "
+        "if that is half precision",
     )
     write.add_argument(
         "--per-row",
