@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from cases import CLASSES_OF_ROWS_SWEEP, CLASSES_SWEEP, ROWS_SWEEP, SWEPT_SIZE, Case
@@ -16,8 +17,14 @@ from targets import THREADS_SPEEDUP
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-OPERATIONS = {"forward": "forward", "fused": "loss and gradient"}
-TIMES = "\N{MULTIPLICATION SIGN}"
+OPERATIONS = {"forward": "loss", "fused": "loss and gradient"}
+ACTIONS = {
+    "forward": "loss",
+    "fused given": "loss, gradient",
+    "fused fresh": "loss, fresh gradient",
+    "fused in place": "loss, gradient in place",
+    "backward given": "gradient from lse",
+}
 # Told apart without colour, too: Okabe and Ito's colours and some of Tol's, each with its own marker.
 COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999"),
@@ -39,7 +46,8 @@ def draw(result: Result, folder: Path) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None}, dpi=150)
+    with rc_context({"svg.hashsalt": path.name}):  # the same picture is the same file
+        figure.savefig(path, metadata={"Date": None}, dpi=150)
 
 
 def _style(peer: str) -> dict[str, Any]:
@@ -129,22 +137,23 @@ def rows_figure(result: Result) -> Figure:
 def threads_figure(result: Result) -> Figure:
     """Return how many times faster two threads are than one, of xent and of the fastest peer."""
     cases = [case for case in result.cases() if result.ours(case, 1) and result.ours(case, 2)]
-    figure = Figure(figsize=(9, 1.5 + 0.22 * len(cases)), layout="constrained")
+    figure = Figure(figsize=(9, 2 + 0.22 * len(cases)), layout="constrained")
     panel = figure.subplots()
     heights = range(len(cases))
-    panel.axvline(1, color="0.5")
-    panel.axvline(THREADS_SPEEDUP, color="0.5", linestyle=":")
+    panel.axvline(1, color="0.5", zorder=1)
+    panel.axvline(THREADS_SPEEDUP, color="0.5", linestyle=":", zorder=1, label="the aim where cores are the limit")
     panel.scatter(
         [_speedup(result, case, Xent.name) for case in cases], heights, color="#d55e00", label="xent", zorder=3
     )
     best = [result.best_rival(case, 2) for case in cases]
     rivals = [(height, _speedup(result, m.case, m.peer)) for height, m in zip(heights, best, strict=True) if m]
     panel.scatter([x for _, x in rivals], [y for y, _ in rivals], color="#0072b2", marker="s", label="the fastest peer")
-    panel.set_yticks(heights, [str(case) for case in cases])
-    panel.invert_yaxis()
-    panel.set_xlabel(f"2 threads, {TIMES} 1 thread")
+    panel.set_yticks(heights, [f"{case.logits} {ACTIONS[case.action]}" for case in cases])
+    panel.set_ylim(len(cases), -1)
+    panel.set_xlabel("speed with 2 threads over that with 1: more is better")
     panel.grid(color="0.9")
-    panel.legend(loc="lower right")
+    panel.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -299,7 +299,7 @@ def test_missing_package(package, argv, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
     plot = ["--plot", str(tmp_path / "plot.png")] if package == "matplotlib" else []
     assert cli.main([*argv, *plot]) == 2
-    assert capsys.readouterr() == ("", f"xent: {package} is missing; install it with: pip install 'xent[cli]'\n")
+    assert capsys.readouterr() == ("", f"xent: {package} is missing; install it with: pip install {package}\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -312,4 +312,4 @@ def test_import_without_rich():
     program = "import sys; sys.modules['rich'] = None; from xent import cli; sys.exit(cli.main(['info']))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "xent: rich is missing; install it with: pip install 'xent[cli]'\n"
+    assert result.stderr == "xent: rich is missing; install it with: pip install rich\n"

@@ -602,7 +602,7 @@ def test_missing_package(package, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
     options = ["--dtype", "bfloat16", *(["--plot", "plot.png"] if package == "matplotlib" else [])]
     assert cli.main(["eval", "logits.npy", "labels.npy", *options]) == 2
-    assert capsys.readouterr() == ("", f"xent: {package} is missing; install it with: pip install 'xent[cli]'\n")
+    assert capsys.readouterr() == ("", f"xent: {package} is missing; install it with: pip install {package}\n")
 
 
 # ---- Memory --------------------------------------------------------------------------------------------------------

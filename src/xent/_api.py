@@ -671,7 +671,7 @@ def cross_entropy_grad_hess(
 
         - "exact": the second derivatives themselves, as above;
         - "xgboost": :math:`\max(2 h_i, 10^{-16})`, as XGBoost's ``multi:softprob`` has it, in all rows that
-          count;
+          count (float16 has nothing so small but 0: take a float32 `hess_out`);
         - "lightgbm": :math:`K' / (K' - 1) \, h_i`, as LightGBM's ``multiclass`` has it (Friedman 2001,
           "Greedy Function Approximation: A Gradient Boosting Machine"); K' of the classes are not masked.
           :math:`h_i` itself where K' is 1.

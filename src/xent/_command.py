@@ -34,7 +34,7 @@ def require(package: str) -> None:
     try:
         importlib.import_module(package)
     except ModuleNotFoundError:
-        raise UsageError(f"{package} is missing; install it with: pip install 'xent[cli]'") from None
+        raise UsageError(f"{package} is missing; install it with: pip install {package}") from None
 
 
 def console() -> Console:

@@ -1,6 +1,6 @@
 """The command ``xent``: says what this build is, measures it beside NumPy, and evaluates logits in files.
 
-Nothing of the library needs this file. The extra ``xent[cli]`` brings what it needs itself: rich, matplotlib and
+Nothing of the library needs this file. The extra ``cli`` brings what it needs itself: rich, matplotlib and
 ml_dtypes.
 """
 
