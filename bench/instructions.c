@@ -128,12 +128,12 @@ int main(int argc, char **argv) {
         .values_stride = (ptrdiff_t)(inner * itemsize),
         .target = {operation->has_target ? (char *)target : NULL, row_strides + first},
         .target_type = XENT_I64,
-        .upstream_scalar = 1.0 / (double)rows,
+        .upstream_scalar = 1,
+        .mean = true,
         .lse_in = {operation->from_lse ? (char *)lse_in : NULL, row_strides + first},
         .threads = 1,
     };
-    const struct xent_options options = {
-        .scale = 1, .label_smoothing = operation->label_smoothing, .mean = true};
+    const struct xent_options options = {.scale = 1, .label_smoothing = operation->label_smoothing};
     problem.options = operation->label_smoothing > 0 ? &options : NULL;
     const struct xent_evaluation evaluation = {
         .log_prob = allocate(rows, sizeof *evaluation.log_prob),
@@ -145,7 +145,7 @@ int main(int argc, char **argv) {
     double loss_sum;
     if (operation->has_target && !operation->from_lse && !operation->evaluates) {
         problem.loss = allocate(rows, sizeof *problem.loss);
-        problem.loss_sum = &loss_sum;
+        problem.loss_reduced = &loss_sum;
     }
     for (long repetition = strtol(argv[6], NULL, 10); repetition > 0; repetition--) {
         const enum xent_status status = xent_run(&problem);

@@ -20,19 +20,21 @@ void xent_take_rows(const struct xent_job *job, const struct xent_place *at, siz
     if (!xent_has(job, VALUES)) {
         return;
     }
+    const enum xent_values output = job->problem->output;
+    const bool derivatives = output == XENT_GRADIENT || output == XENT_PRODUCT;
+    const double scale = derivatives && job->options ? job->options->scale : 1;
+    const double divisor = derivatives ? job->denominator : 1; /* 0: no row counts */
     if (xent_has(job, UPSTREAM)) {
         read_doubles(job, UPSTREAM, at, n, rows->upstream + lane);
-    } else {
-        for (size_t i = lane; i < lane + n; i++) {
-            rows->upstream[i] = job->problem->upstream_scalar;
-        }
-    }
-    const enum xent_values output = job->problem->output;
-    if (job->options && (output == XENT_GRADIENT || output == XENT_PRODUCT)) {
-        const double factor =
-            job->denominator > 0 ? job->options->scale / job->denominator : 0; /* no row counts */
+        const double factor = divisor > 0 ? scale / divisor : 0;
         for (size_t i = lane; i < lane + n; i++) {
             rows->upstream[i] *= factor;
+        }
+    } else {
+        const double upstream = job->problem->upstream_scalar;
+        const double same = divisor > 0 ? upstream * scale / divisor : 0;
+        for (size_t i = lane; i < lane + n; i++) {
+            rows->upstream[i] = same;
         }
     }
     if (xent_has(job, LSE_IN)) {

@@ -66,6 +66,9 @@ static void weigh_by_class(const struct xent_job *job, size_t row, size_t n, con
 }
 
 double xent_denominator(const struct xent_job *job) {
+    if (!job->options || job->rows == 0) {
+        return (double)job->rows;
+    }
     /* Other shards' weights are known by their statistics alone. */
     const bool may_differ = job->options->class_weight || job->knows_whole;
     const bool same = !may_differ || !xent_has(job, TARGET);

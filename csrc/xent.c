@@ -113,7 +113,7 @@ static bool good_options(const struct xent_options *options) {
     return is_good_scale(options->scale) &&
            (options->softcap == 0 || is_good_scale(options->softcap)) &&
            options->label_smoothing >= 0 && options->label_smoothing <= 1 && options->z_loss >= 0 &&
-           options->denominator >= 0 && (!labels->indices.data || labels->probabilities.data) &&
+           (!labels->indices.data || labels->probabilities.data) &&
            (!labels->spread_tail || labels->indices.data);
 }
 
@@ -174,7 +174,7 @@ static enum xent_status check(const struct xent_problem *problem) {
                       have_known_types(problem) && values == (problem->values.data != NULL) &&
                       (!needs_target || problem->target.data || labels) &&
                       !(labels && problem->target.data) &&
-                      (!(problem->loss_sum || problem->loss_mean) || problem->loss) &&
+                      (!problem->loss_reduced || problem->loss) && problem->denominator >= 0 &&
                       product == (problem->vector.data != NULL) &&
                       (!curves || problem->output == XENT_GRADIENT) &&
                       !((curves || product) && (problem->lse_in.data || problem->loss)) &&
@@ -222,22 +222,14 @@ static enum xent_status run(struct xent_job *job) {
     return XENT_OK;
 }
 
-/* Checks labels, and what a mean is divided by follows from them. */
-static enum xent_status weigh(struct xent_job *job, struct xent_problem *problem) {
-    enum xent_status status = XENT_OK;
-    if (job->notes_shard) {
+static enum xent_status check_labels(const struct xent_job *job, struct xent_problem *problem) {
+    if (job->rows == 0 || job->notes_shard) {
         return XENT_OK; /* how many classes there are is known when shards are merged */
     }
     if (xent_has(job, TARGET)) {
-        status = check_targets(job, &problem->bad_row);
-    } else if (xent_has(job, INDICES)) {
-        status = check_listed(job, problem);
+        return check_targets(job, &problem->bad_row);
     }
-    if (status == XENT_OK && job->options && job->options->mean) {
-        const double given = job->options->denominator;
-        job->denominator = given > 0 ? given : xent_denominator(job);
-    }
-    return status;
+    return xent_has(job, INDICES) ? check_listed(job, problem) : XENT_OK;
 }
 
 static enum xent_status run_in_default_environment(struct xent_problem *problem) {
@@ -254,23 +246,18 @@ static enum xent_status run_in_default_environment(struct xent_problem *problem)
     job.finish = &kernels->finish;
     job.turn = kernels->turn;
     job.plan = xent_plan(problem, job.rows, job.shape[job.dims - 1]);
-    if (job.rows > 0) {
-        status = weigh(&job, problem);
-        if (status == XENT_OK) {
-            status = run(&job);
-        }
-    } else if (job.options && job.options->mean) {
-        job.denominator = job.options->denominator;
+    status = check_labels(&job, problem);
+    if (status == XENT_OK && problem->mean && !job.notes_shard) {
+        const double given = problem->denominator;
+        job.denominator = given > 0 ? given : xent_denominator(&job);
     }
-    if (status == XENT_OK && problem->loss_sum) {
-        *problem->loss_sum = xent_total(job.finish, problem->loss, job.rows, 1, job.plan.threads);
+    if (status == XENT_OK && job.rows > 0) {
+        status = run(&job);
     }
-    if (status == XENT_OK && problem->loss_mean) {
-        const bool weighed = job.options && job.options->mean;
-        const double by = weighed ? job.denominator : (double)job.rows;
-        *problem->loss_mean =
-            by > 0 ? xent_total(job.finish, problem->loss, job.rows, by, job.plan.threads)
-                   : NAN; /* of nothing */
+    if (status == XENT_OK && problem->loss_reduced) {
+        const double by = job.denominator; /* NaN is the mean of nothing */
+        *problem->loss_reduced =
+            by > 0 ? xent_total(job.finish, problem->loss, job.rows, by, job.plan.threads) : NAN;
     }
     return status;
 }

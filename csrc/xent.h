@@ -98,12 +98,6 @@ struct xent_options {
     struct xent_array row_weight; /* double, >= 0; absent: all 1 */
     bool ignores;
     int64_t ignored; /* as the bits of a label of 64 bits, if it `ignores` */
-
-    /* The upstream gradient and `loss_mean` are divided by the denominator: by the one given, or if
-     * that is 0 by the sum of v * w_target over the rows that count, or of v if labels are
-     * distributions. */
-    bool mean;
-    double denominator;
 };
 
 /* What else there is to know of a row's prediction. Each array has one number for each row, in C
@@ -192,10 +186,15 @@ struct xent_problem {
     double upstream_scalar;
     struct xent_array lse_in; /* double: the normaliser to use in place of the row's own */
 
-    double *loss;      /* rows doubles, C order, or NULL */
-    double *loss_sum;  /* one double, the sum in a fixed order, or NULL; needs `loss` */
-    double *loss_mean; /* the mean likewise; it may be finite where the sum is not */
-    double *lse;       /* rows doubles, C order, or NULL; 0 of rows that do not count */
+    double *loss;         /* rows doubles, C order, or NULL */
+    double *loss_reduced; /* one double, the sum in a fixed order, or NULL; needs `loss` */
+    /* Whether that sum and the upstream gradient are divided by the denominator: by the one given,
+     * or if that is 0 by the sum of v * w_target over the rows that count, or of v if labels are
+     * distributions; by the number of rows without options. If nothing counts, the mean is NaN and
+     * derivatives are 0. A mean may be finite where the sum is not. */
+    bool mean;
+    double denominator;
+    double *lse; /* rows doubles, C order, or NULL; 0 of rows that do not count */
 
     const struct xent_options *options; /* NULL: none */
     /* NULL: none; else there are neither values nor losses, and of the options what makes z of x */

@@ -31,7 +31,7 @@ int main(void) {
         .target_type = XENT_U8,
         .upstream_scalar = 1,
         .loss = loss,
-        .loss_sum = &loss_sum,
+        .loss_reduced = &loss_sum,
         .threads = xent_available_threads(),
     };
     const enum xent_status status = xent_run(&problem);

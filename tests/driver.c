@@ -167,7 +167,7 @@ static void run(const struct header *header) {
     double *const losses = (double *)(void *)allocate(8 * (rows + 1));
     if (header->has_loss) {
         problem.loss = losses;
-        problem.loss_sum = losses + rows;
+        problem.loss_reduced = losses + rows;
     }
     const int64_t status = (int64_t)xent_run(&problem);
     write_array(&status, sizeof status);

@@ -853,10 +853,15 @@ BAD = {
     "sparse, three parts": ((ValueError, TypeError), "target", (*SPARSE, SPARSE[1]), {}),
     "sparse, indices of floats": (TypeError, "target", (SPARSE[1], SPARSE[1]), {}),
     "sparse, complex": (TypeError, "target", (SPARSE[0], SPARSE[1] + 0j), {}),
-    "sparse, too large": (IndexError, r"2, 1\] = 3 is out of range", (with_value(SPARSE[0], (2, 1), 3), SPARSE[1]), {}),
+    "sparse, too large": (
+        IndexError,
+        r"target\[2\]: number 1 is 3, ",
+        (with_value(SPARSE[0], (2, 1), 3), SPARSE[1]),
+        {},
+    ),
     "sparse, negative": (
         IndexError,
-        r"3, 0\] = -1 is out of range",
+        r"target\[3\]: number 0 is -1, ",
         (with_value(SPARSE[0], (3, 0), -1), SPARSE[1]),
         {},
     ),

@@ -146,3 +146,13 @@ def test_overflowing_gradient_is_infinite(dtype, repeats):
 def test_overflowing_loss_is_infinite_without_a_warning():
     x = np.array([[3e38, -3e38]], dtype=np.float32)
     assert xent.cross_entropy(x, [1]) == inf
+
+
+@pytest.mark.parametrize("options", [{}, {"sample_weight": np.ones(4)}], ids=str)
+def test_a_mean_is_finite_where_the_sum_is_not(options):
+    x = np.tile([[1.5e308, 0.0]], (4, 1))
+    labels = np.ones(4, int)
+    assert xent.cross_entropy(x, labels, reduction="sum", **options) == inf
+    assert xent.cross_entropy(x, labels, **options) == 1.5e308
+    assert xent.cross_entropy(x, labels, denominator=5, **options) == 1.2e308
+    np.testing.assert_array_equal(xent.cross_entropy_grad(x, labels, denominator=5, **options), [[0.2, -0.2]] * 4)

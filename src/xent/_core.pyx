@@ -91,8 +91,6 @@ cdef extern from "xent.h" nogil:
         xent_array row_weight
         bint ignores
         int64_t ignored
-        bint mean
-        double denominator
 
     struct xent_evaluation:
         double *log_prob
@@ -160,8 +158,9 @@ cdef extern from "xent.h" nogil:
         double upstream_scalar
         xent_array lse_in
         double *loss
-        double *loss_sum
-        double *loss_mean
+        double *loss_reduced
+        bint mean
+        double denominator
         double *lse
         const xent_options *options
         const xent_evaluation *evaluation
@@ -375,8 +374,6 @@ def run(
     cdef xent_statistics statistics
     cdef xent_status status
     cdef double reduced = 0
-    cdef double rows
-    cdef size_t dim
     memset(&problem, 0, sizeof(problem))
     memset(&options, 0, sizeof(options))
     fill_logits(&problem, logits)
@@ -402,8 +399,9 @@ def run(
     problem.upstream_scalar = upstream_scalar
     problem.lse_in = row_array(lse_in)
     problem.loss = doubles(loss)
-    problem.loss_sum = &reduced if loss is not None and not mean else NULL
-    problem.loss_mean = &reduced if loss is not None and mean else NULL
+    problem.loss_reduced = &reduced if loss is not None else NULL
+    problem.mean = mean
+    problem.denominator = denominator
     problem.lse = doubles(lse)
     problem.threads = threads
     if noted is not None or whole is not None:
@@ -422,22 +420,11 @@ def run(
     if ignore is not None and -2**63 <= ignore < 2**64:
         options.ignores = True
         options.ignored = <int64_t>(ignore if ignore < 2**63 else ignore - 2**64)
-    options.mean = mean
-    options.denominator = denominator
     if (
         mask is not None or probabilities is not None or weight is not None or sample_weight is not None
         or options.ignores or label_smoothing != 0 or z_loss != 0 or scale != 1 or softcap != 0 or not plain
     ):
         problem.options = &options
-    elif mean:  # of plain rows, whose number is known
-        rows = 1
-        for dim in range(problem.row_dims):
-            rows *= <double>problem.row_shape[dim]
-        if denominator > 0:
-            problem.upstream_scalar = upstream_scalar / denominator
-            problem.loss_sum, problem.loss_mean = problem.loss_mean, NULL
-        else:
-            problem.upstream_scalar = upstream_scalar / rows if rows > 0 else 0
     with nogil:
         status = xent_run(&problem)
     if status == XENT_TARGET_OUT_OF_RANGE:
@@ -445,7 +432,7 @@ def run(
             raise bad_listed_class(classes or problem.classes, indices, problem.bad_row, problem.bad_label)
         raise bad_class(classes or problem.classes, target, problem.bad_row)
     check(status)
-    return reduced / denominator if mean and problem.options == NULL and denominator > 0 else reduced
+    return reduced
 
 
 def run_evaluation(
@@ -711,14 +698,12 @@ def run_directly(
             problem.loss = doubles(many_losses)
         else:
             problem.loss = few_losses
-        problem.loss_sum = NULL if mean else &reduced
-        problem.loss_mean = &reduced if mean else NULL
-    if (
+        problem.loss_reduced = &reduced
+    problem.mean = mean
+    if not (
         labels and weight is sample_weight is ignore is softcap is None
         and <double>label_smoothing == 0 and <double>z_loss == 0 and <double>scale == 1
     ):
-        problem.upstream_scalar /= rows if mean else 1
-    else:
         memset(&options, 0, sizeof(options))
         if not labels:
             fill_labels(&options.labels, t, None, False)
@@ -730,7 +715,6 @@ def run_directly(
         options.label_smoothing = <double>label_smoothing
         options.z_loss = <double>z_loss
         fill_transformation(&options, None, scale, 0 if softcap is None else softcap)
-        options.mean = mean
         problem.options = &options
     with nogil:
         status = xent_run(&problem)
