@@ -16,8 +16,8 @@ struct operation {
     const char *name;
     enum xent_values output;
     bool has_target, in_place, from_lse;
-    double label_smoothing;
-    bool evaluates;
+    double label_smoothing, softcap;
+    bool evaluates, has_probabilities; /* in place of the target */
 };
 
 static const struct operation OPERATIONS[] = {
@@ -26,6 +26,9 @@ static const struct operation OPERATIONS[] = {
     {"in_place", XENT_GRADIENT, .has_target = true, .in_place = true},
     {"backward", XENT_GRADIENT, .has_target = true, .from_lse = true},
     {"smoothing", XENT_GRADIENT, .has_target = true, .label_smoothing = 0.1},
+    {"softcap", XENT_GRADIENT, .has_target = true, .softcap = 30},
+    {"soft_forward", XENT_NO_VALUES, .has_probabilities = true},
+    {"soft", XENT_GRADIENT, .has_probabilities = true},
     {"softmax", XENT_SOFTMAX, .has_target = false},
     {"log_softmax", XENT_LOG_SOFTMAX, .has_target = false},
     {"evaluate", XENT_NO_VALUES, .has_target = true, .evaluates = true},
@@ -108,6 +111,10 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < rows; i++)
         target[i] = (int64_t)(i * 7 % classes);
     double *lse_in = allocate(rows, sizeof *lse_in); /* any number: 0 */
+    float *probabilities =
+        allocate(operation->has_probabilities ? rows * classes : 0, sizeof(float));
+    for (size_t i = 0; operation->has_probabilities && i < rows * classes; i++)
+        probabilities[i] = 1 / (float)classes;
 
     /* A dimension of size 1 is left out, as NumPy's caller would have it. */
     const size_t shape[] = {outer, inner};
@@ -133,8 +140,19 @@ int main(int argc, char **argv) {
         .lse_in = {operation->from_lse ? (char *)lse_in : NULL, row_strides + first},
         .threads = 1,
     };
-    const struct xent_options options = {.scale = 1, .label_smoothing = operation->label_smoothing};
-    problem.options = operation->label_smoothing > 0 ? &options : NULL;
+    struct xent_options options = {
+        .scale = 1, .label_smoothing = operation->label_smoothing, .softcap = operation->softcap};
+    const ptrdiff_t of_floats[] = {(ptrdiff_t)(classes * inner * sizeof(float)), sizeof(float)};
+    if (operation->has_probabilities) {
+        options.labels = (struct xent_labels){
+            .probabilities = {(char *)probabilities, of_floats + first},
+            .probabilities_stride = (ptrdiff_t)(inner * sizeof(float)),
+            .dtype = XENT_F32,
+        };
+    }
+    const bool has_options =
+        options.label_smoothing > 0 || options.softcap > 0 || operation->has_probabilities;
+    problem.options = has_options ? &options : NULL;
     const struct xent_evaluation evaluation = {
         .log_prob = allocate(rows, sizeof *evaluation.log_prob),
         .entropy = allocate(rows, sizeof *evaluation.entropy),
@@ -143,7 +161,8 @@ int main(int argc, char **argv) {
     };
     problem.evaluation = operation->evaluates ? &evaluation : NULL;
     double loss_sum;
-    if (operation->has_target && !operation->from_lse && !operation->evaluates) {
+    const bool has_labels = operation->has_target || operation->has_probabilities;
+    if (has_labels && !operation->from_lse && !operation->evaluates) {
         problem.loss = allocate(rows, sizeof *problem.loss);
         problem.loss_reduced = &loss_sum;
     }

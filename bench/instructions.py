@@ -67,7 +67,8 @@ class Problem:
 
 PROBLEMS = (
     *(Problem("f32", 16, 8_192, 1, operation) for operation in ("forward", "fused", "in_place", "backward")),
-    *(Problem("f32", 16, 8_192, 1, operation) for operation in ("log_softmax", "smoothing")),
+    *(Problem("f32", 16, 8_192, 1, operation) for operation in ("log_softmax", "smoothing", "softcap")),
+    *(Problem("f32", 16, 8_192, 1, operation) for operation in ("soft_forward", "soft")),
     Problem("f64", 16, 8_192, 1, "fused"),
     *(Problem("bf16", 16, 8_192, 1, operation) for operation in ("forward", "fused")),
     Problem("f16", 16, 8_192, 1, "fused"),

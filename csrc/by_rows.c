@@ -323,11 +323,31 @@ static void reduce_half_block(const struct xent_job *job, const struct row *row,
     aside->exps = NULL;
     aside->source = from.data;
     aside->source_stride = sizeof(uint16_t);
+    aside->beside = NULL;
     aside->ahead_peaks = NULL;
     aside->keeps_skip = false;
     aside->spread = NULL;
     aside->below = NULL;
     job->kernels->reduce_halves(&from, block.size, skip, aside, &row->space->blocks.sums[index]);
+}
+
+/* Labels spread a block before it is reduced, all at once: so that the memory is busy all the time,
+ * those of the next block are fetched meanwhile, the first half as this one's are spread and the
+ * second along with its logits; or all of them, where this one's are copies. */
+static void fetch_labels(const struct xent_job *job, const struct row *row, struct block block,
+                         struct xent_aside *aside) {
+    aside->beside = NULL;
+    if (!job->dense_labels) {
+        return;
+    }
+    const struct xent_labels *labels = &job->options->labels;
+    const size_t size = xent_size_of(labels->dtype);
+    if (labels->probabilities_stride == (ptrdiff_t)size) {
+        const bool shared = labels->dtype == xent_working_dtype(job) && !labels->swapped;
+        const size_t next = block.begin + block.size + (shared ? block.size / 2 : 0);
+        aside->beside = xent_address(job, LABELS, &row->at) + next * size;
+        aside->beside_size = shared ? size / 2 : size;
+    }
 }
 
 static struct found reduce_block(const struct xent_job *job, const struct row *row,
@@ -357,6 +377,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     aside->exps = row->exps ? row->exps + offset : NULL;
     aside->source = xent_logits_at(job, &row->at, block.begin);
     aside->source_stride = job->problem->logits_stride;
+    fetch_labels(job, row, block, aside);
     aside->ahead_peaks = work->peaks;
     /* A block's largest class gets its term, too, since usually another block has the row's
      * largest; but not for an entropy, whose terms are those of the sum. */

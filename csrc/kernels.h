@@ -240,6 +240,8 @@ struct xent_aside {
     void *ahead_peaks;       /* gets their peaks, unless NULL */
     const char *source;      /* where the classes were loaded from, to fetch what comes later */
     ptrdiff_t source_stride; /* bytes to the next class */
+    const char *beside;      /* what else to fetch meanwhile, or NULL: */
+    size_t beside_size;      /* so many bytes for each class */
     const struct xent_emission *emission; /* of as many terms, or NULL; only with `exps` */
     /* gets what `spread` gives, without labels and weights, unless NULL; then nothing is emitted
      * with labels */

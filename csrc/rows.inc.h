@@ -331,6 +331,8 @@ struct V(aside) {
     REAL *ahead_peaks; /* or NULL */
     const char *fetch; /* along with the first vector, and so on */
     ptrdiff_t fetch_stride;
+    const char *beside; /* likewise, or NULL */
+    size_t beside_size;
     const REAL *pending;
     char *out;
     size_t pending_size, turn; /* whole lines; what is beyond pending_size is at the beginning */
@@ -435,6 +437,16 @@ XENT_INLINE void V(fetch_along)(const struct V(aside) * aside, size_t i) {
     __builtin_prefetch(aside->fetch + (ptrdiff_t)i * aside->fetch_stride, 0, 2);
 }
 
+/* What is read beside the classes is not, in most calls: this is asked once for many vectors. Few
+ * lines are fetched at once, for the logits' would wait for more. */
+XENT_INLINE void V(fetch_beside)(const struct V(aside) * aside, size_t begin, size_t end) {
+    const char *const p = aside->beside;
+    for (size_t i = begin * aside->beside_size; p && i < end * aside->beside_size;
+         i += XENT_CACHE_LINE) {
+        __builtin_prefetch(p + i, 0, 2);
+    }
+}
+
 /* A strip of so many vectors from i on, without the class `skip` if it is among them. By fours,
  * they are a multiple of that; there is no loop of four, because it would be unrolled, and AVX2
  * lacks the registers. */
@@ -512,6 +524,7 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
         while (i < clear) {
             const size_t part = i / V(PEAK) * V(PEAK) + V(PEAK);
             const size_t until = clear < part ? clear : part;
+            V(fetch_beside)(aside, i, until);
             for (size_t vectors; i < until; i += vectors * V(LANES)) {
                 vectors = XENT_STRIP_STAYS ? V(STRIP) : (until - i) / V(LANES);
                 V(reduce_strip)(span, i, vectors, V(BY_FOURS), SIZE_MAX, ref, treatment, keep,
@@ -662,6 +675,8 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
         .ahead_peaks = aside->ahead ? aside->ahead_peaks : NULL,
         .fetch = aside->source + (ptrdiff_t)(n + XENT_AHEAD / sizeof(REAL)) * aside->source_stride,
         .fetch_stride = aside->source_stride,
+        .beside = aside->beside,
+        .beside_size = aside->beside_size,
         .pending_size = 0,
         .logits = V(no_logits)(),
         .terms = V(no_terms)((REAL)max),
