@@ -17,7 +17,8 @@ struct operation {
     enum xent_values output;
     bool has_target, in_place, from_lse;
     double label_smoothing, softcap;
-    bool evaluates, has_probabilities; /* in place of the target */
+    bool evaluates, curves;
+    bool has_probabilities; /* in place of the target */
 };
 
 static const struct operation OPERATIONS[] = {
@@ -29,6 +30,8 @@ static const struct operation OPERATIONS[] = {
     {"softcap", XENT_GRADIENT, .has_target = true, .softcap = 30},
     {"soft_forward", XENT_NO_VALUES, .has_probabilities = true},
     {"soft", XENT_GRADIENT, .has_probabilities = true},
+    {"second", XENT_GRADIENT, .has_target = true, .curves = true},
+    {"second_smoothing", XENT_GRADIENT, .has_target = true, .curves = true, .label_smoothing = 0.1},
     {"softmax", XENT_SOFTMAX, .has_target = false},
     {"log_softmax", XENT_LOG_SOFTMAX, .has_target = false},
     {"evaluate", XENT_NO_VALUES, .has_target = true, .evaluates = true},
@@ -133,6 +136,9 @@ int main(int argc, char **argv) {
         .logits_stride = (ptrdiff_t)(inner * itemsize),
         .values = {operation->output == XENT_NO_VALUES ? NULL : values, strides + first},
         .values_stride = (ptrdiff_t)(inner * itemsize),
+        .curvature = {operation->curves ? allocate(rows * classes, itemsize) : NULL,
+                      strides + first},
+        .curvature_stride = (ptrdiff_t)(inner * itemsize),
         .target = {operation->has_target ? (char *)target : NULL, row_strides + first},
         .target_type = XENT_I64,
         .upstream_scalar = 1,
@@ -162,7 +168,8 @@ int main(int argc, char **argv) {
     problem.evaluation = operation->evaluates ? &evaluation : NULL;
     double loss_sum;
     const bool has_labels = operation->has_target || operation->has_probabilities;
-    if (has_labels && !operation->from_lse && !operation->evaluates) {
+    const bool wants_loss = !operation->from_lse && !operation->evaluates && !operation->curves;
+    if (has_labels && wants_loss) {
         problem.loss = allocate(rows, sizeof *problem.loss);
         problem.loss_reduced = &loss_sum;
     }

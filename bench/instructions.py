@@ -80,7 +80,7 @@ PROBLEMS = (
     Problem("f32", 1, 10, 4_096, "fused"),
     *(Problem("f32", 2, 200, 512, operation) for operation in ("forward", "fused")),
     *(Problem("f32", *shape, 1, "evaluate") for shape in ((4_096, 10), (16, 8_192))),
-    Problem("f32", 4_096, 10, 1, "smoothing"),
+    *(Problem("f32", 4_096, 10, 1, operation) for operation in ("smoothing", "second", "second_smoothing")),
 )
 
 Counts = dict[str, dict[str, float]]  # instructions a logit, by instruction set and problem

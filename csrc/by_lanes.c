@@ -60,13 +60,15 @@ struct weights {
 };
 
 /* For second derivatives the largest class is in the place of a target, and the target `label` is a
- * class as any other. The cells are of the curvature, or of the vector. */
+ * class as any other, of the coefficient `own`. The tile is of the curvature, or of the vector. */
 struct second {
+    struct xent_tile tile;
     struct cells cells;
     struct xent_edge edge;
     struct xent_lanes_bend bend;
     size_t label[XENT_ROWS];
-    double weight[XENT_ROWS], unmasked[XENT_ROWS], ones[XENT_ROWS], values[XENT_ROWS];
+    double own[XENT_ROWS], values[XENT_ROWS], ones[XENT_ROWS];
+    double unmasked[XENT_ROWS], by[XENT_ROWS], square[XENT_ROWS];
 };
 
 /* Whether numbers that are read are the kernels' own; or those that are written. */
@@ -143,6 +145,9 @@ static struct workspace *workspace_of(const struct xent_job *job, int member) {
     }
     if (job->second) {
         memset(work->second, 0, sizeof *work->second);
+        for (size_t i = 0; i < XENT_ROWS; i++) {
+            work->second->ones[i] = 1;
+        }
     }
     return work;
 }
@@ -183,7 +188,7 @@ struct passage {
     struct xent_cells cells;       /* of the buffer */
 };
 
-static ptrdiff_t size_of(ptrdiff_t stride) { return stride < 0 ? -stride : stride; }
+static ptrdiff_t length_of(ptrdiff_t stride) { return stride < 0 ? -stride : stride; }
 
 static struct passage passage_of(const struct xent_job *job, struct xent_cells array,
                                  const struct xent_tile *tile, char *buffer) {
@@ -193,7 +198,7 @@ static struct passage passage_of(const struct xent_job *job, struct xent_cells a
     if (array.row_stride == (ptrdiff_t)classes * array.class_stride) {
         return (struct passage){1, rows * classes, 0, array.class_stride, by_rows};
     }
-    if (size_of(array.row_stride) < size_of(array.class_stride)) {
+    if (length_of(array.row_stride) < length_of(array.class_stride)) {
         const struct xent_cells by_classes = {buffer, item, (ptrdiff_t)rows * item};
         return (struct passage){classes, rows, array.class_stride, array.row_stride, by_classes};
     }
@@ -418,22 +423,19 @@ static void keep_logits(const struct xent_tile *tile, struct workspace *work) {
     memcpy(work->logits, tile->cells, tile->classes * (size_t)tile->pitch);
 }
 
-/* A row's sums over the classes but its target, each times a coefficient. Zero times infinity is
- * zero. */
-static double times(double coefficient, double sum) {
-    return coefficient != 0 ? coefficient * sum : 0;
-}
-
 /* What is the target's of the rows' labels, and what there is once for a row. */
 static void weigh_targets(const struct xent_job *job, size_t n, struct workspace *work) {
     const struct weights *const weights = work->weights;
     const double *const of_class = job->options->class_weight;
     const double *const of_kept = has_labels(job) ? weights->labels.of_kept : NULL;
     struct xent_rows *const rows = &work->rows;
-    for (size_t i = 0; i < n; i++) {
+    const bool elsewhere = job->second && !of_kept; /* the label is, see add_label_itself */
+    memset(rows->own, 0, sizeof rows->own);
+    for (size_t i = 0; !elsewhere && i < n; i++) {
         const double of_target = of_class ? of_class[work->target[i]] : 1;
         const double label = of_kept ? of_kept[i] * of_target : of_target;
-        rows->own[i] = times(xent_label_share(job->options, weights->of_row[i]), label);
+        const double share = xent_label_share(job->options, weights->of_row[i]);
+        rows->own[i] = xent_weighed(share, label);
     }
     for (size_t i = 0; i < n; i++) {
         rows->square[i] = weights->of_row[i] * job->options->z_loss;
@@ -455,8 +457,8 @@ static void add_shares(const struct xent_job *job, const struct xent_tile *tile,
         const double share = xent_class_share(job->options, weights->of_row[i], unmasked);
         const double of_target = xent_class_weight(job, work->target[i]);
         rows->own[i] += present ? share * of_target : 0;
-        rows->rest[i] = times(share, rows->rest[i]);
-        rows->spread[i] = times(share, rows->spread[i]);
+        rows->rest[i] = xent_weighed(share, rows->rest[i]);
+        rows->spread[i] = xent_weighed(share, rows->spread[i]);
         weights->less.offset[i] = share;
         marks |= unmasked < (double)tile->classes;
     }
@@ -469,12 +471,31 @@ static void add_labels(const struct xent_job *job, size_t n, struct workspace *w
     struct xent_rows *const rows = &work->rows;
     for (size_t i = 0; i < n; i++) {
         const double of_labels = xent_label_share(job->options, weights->of_row[i]);
-        const double rest = times(of_labels, weights->labels.rest[i]);
-        const double spread = times(of_labels, weights->labels.spread[i]);
+        const double rest = xent_weighed(of_labels, weights->labels.rest[i]);
+        const double spread = xent_weighed(of_labels, weights->labels.spread[i]);
         rows->rest[i] = job->shares ? rows->rest[i] + rest : rest;
         rows->spread[i] = job->shares ? rows->spread[i] + spread : spread;
         weights->less.by_labels[i] = of_labels;
     }
+}
+
+/* Where the largest class is kept apart, a label is that or another. */
+static void add_label_itself(const struct xent_job *job, size_t n, struct workspace *work) {
+    struct second *const second = work->second;
+    struct xent_rows *const rows = &work->rows;
+    for (size_t i = 0; i < n; i++) {
+        const double share = xent_label_share(job->options, work->weights->of_row[i]);
+        const double label = xent_weighed(share, xent_class_weight(job, second->label[i]));
+        const bool kept = second->label[i] == work->target[i];
+        second->own[i] = label;
+        rows->own[i] += kept ? label : 0;
+        rows->rest[i] = (job->shares ? rows->rest[i] : 0) + (kept ? 0 : label);
+    }
+}
+
+/* Whether it has to be known how many classes of a row are not masked. */
+static bool counts_classes(const struct xent_job *job) {
+    return job->shares || (job->second && job->problem->curvature_kind == XENT_LIGHTGBM);
 }
 
 /* The rows' coefficients, as xent_take_coefficients has them. */
@@ -485,11 +506,11 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
     if (job->dense_labels) {
         take_distributions(job, group, work);
     }
-    if (job->shares || job->listed_labels) {
+    if (counts_classes(job) || xent_has(job, INDICES)) {
         job->kernels->lanes_spread(tile, low_of(work), NULL, job->options->class_weight,
                                    &work->rows, weights->counts);
     }
-    if (job->listed_labels) {
+    if (xent_has(job, INDICES)) {
         take_lists(job, group, work);
     }
     weights->marks = false;
@@ -499,6 +520,8 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
     }
     if (has_labels(job)) {
         add_labels(job, tile->rows, work);
+    } else if (job->second) {
+        add_label_itself(job, tile->rows, work);
     }
     if (weights->marks) {
         keep_logits(tile, work);
@@ -525,9 +548,10 @@ static void take_caps(const struct xent_job *job, size_t rows, struct workspace 
 /* Takes the targets out of the tile, and whatever else of the group finish needs. */
 static void take_rows(const struct xent_job *job, const struct group *group,
                       struct workspace *work) {
-    if (xent_has(job, TARGET) && !job->keeps_largest) {
-        take_labels(job, group, work->target, work->weights);
-    } else if (job->request.options) {
+    if (xent_has(job, TARGET) && !job->problem->evaluation) {
+        size_t *const label = job->second ? work->second->label : work->target;
+        take_labels(job, group, label, work->weights);
+    } else if (job->options) {
         take_weights(job, group, NULL, work->weights);
     }
     if (job->keeps_largest) {
@@ -539,7 +563,7 @@ static void take_rows(const struct xent_job *job, const struct group *group,
     if (work->caps) {
         take_caps(job, group->tile.rows, work);
     }
-    if (job->request.options) {
+    if (job->options) {
         take_coefficients(job, group, work);
     }
     xent_take_rows(job, &group->at, group->tile.rows, &work->rows, 0);
@@ -576,8 +600,8 @@ static void emit_adjusted(const struct xent_job *job, const struct group *group,
     }
     struct xent_lanes_less *const less = &weights->less;
     for (size_t i = 0; i < tile->rows; i++) {
-        less->offset[i] = times(less->offset[i], work->rows.upstream[i]);
-        less->by_labels[i] = times(less->by_labels[i], work->rows.upstream[i]);
+        less->offset[i] = xent_weighed(less->offset[i], work->rows.upstream[i]);
+        less->by_labels[i] = xent_weighed(less->by_labels[i], work->rows.upstream[i]);
     }
     job->kernels->lanes_emit_less(tile, &work->factors, less);
 }
@@ -605,106 +629,105 @@ static void emit(const struct xent_job *job, const struct group *group, struct w
     }
 }
 
-/* The label's weight in every row, and what else second derivatives need of the logits. */
-static void take_second(const struct xent_job *job, const struct group *group,
-                        struct workspace *work) {
+/* What the rows' terms are multiplied by. */
+static void take_second(const struct xent_job *job, size_t n, struct workspace *work) {
     struct second *const second = work->second;
-    take_labels(job, group, second->label, work->weights);
-    for (size_t i = 0; i < group->tile.rows; i++) {
-        second->weight[i] = work->weights->of_row[i] * xent_class_weight(job, second->label[i]);
-    }
-    if (job->problem->curvature_kind == XENT_LIGHTGBM) {
-        job->kernels->lanes_spread(&group->tile, NULL, NULL, NULL, &work->rows, second->unmasked);
-    }
-}
-
-/* What makes q of a row's terms, and what makes W q. */
-static void take_shares(const struct xent_job *job, struct workspace *work, size_t rows) {
-    struct second *const second = work->second;
-    for (size_t i = 0; i < rows; i++) {
-        second->ones[i] = 1;
-        second->weight[i] *= work->rows.upstream[i];
-    }
-    job->finish->share_factors(&work->rows, rows, second->ones, job->single, &second->bend.shares);
-    job->finish->share_factors(&work->rows, rows, second->weight, job->single,
-                               &second->bend.gradient);
-}
-
-/* Both derivatives of the largest class, and the gradient at the label. */
-static void emit_kept(const struct xent_job *job, const struct group *group, struct workspace *work,
-                      struct second *second) {
-    const struct xent_tile *const tile = &group->tile;
-    const struct xent_tile curvature = {second->cells.bytes, tile->rows, tile->classes,
-                                        tile->pitch};
-    const struct xent_rows *const rows = &work->rows;
-    const double floor = second->bend.floor;
-    double *const values = second->values;
-    for (size_t i = 0; i < tile->rows; i++) {
-        const double q = rows->share[i], others = rows->share_of_others[i];
-        const double h = second->bend.by_curvature[i] * (second->weight[i] * q * others);
-        values[i] = h < floor ? floor : h;
-    }
-    job->kernels->lanes_put(&curvature, work->target, values);
-    for (size_t i = 0; i < tile->rows; i++) {
-        const bool is_label = work->target[i] == second->label[i];
-        const double other = second->weight[i] * rows->share[i];
-        values[i] = is_label ? 0 - second->weight[i] * rows->share_of_others[i] : other;
-    }
-    job->kernels->lanes_put(tile, work->target, values);
-    job->kernels->lanes_take(tile, second->label, values);
-    for (size_t i = 0; i < tile->rows; i++) {
-        values[i] -= work->target[i] == second->label[i] ? 0 : second->weight[i];
-    }
-    job->kernels->lanes_put(tile, second->label, values);
-}
-
-/* The gradient takes the place of what reduce has left in the tile, and the curvature is beside. */
-static void emit_second(const struct xent_job *job, const struct group *group,
-                        struct workspace *work, struct second *second) {
-    const struct xent_tile *const tile = &group->tile;
     struct xent_lanes_bend *const bend = &second->bend;
-    for (size_t i = 0; i < tile->rows; i++) {
-        bend->by_curvature[i] = xent_curvature_factor(job, second->unmasked[i]);
+    const struct xent_rows *const rows = &work->rows;
+    for (size_t i = 0; counts_classes(job) && i < n; i++) {
+        const bool present = rows->target_logit[i] > -INFINITY;
+        second->unmasked[i] = work->weights->counts[i] + present;
     }
+    xent_second_of_rows(job, rows, 0, n, second->unmasked, second->by, second->square);
+    bend->squares = xent_bends_square(job);
     bend->floor = xent_curvature_floor(job);
-    bend->cells = second->cells.bytes;
-    job->kernels->lanes_bend(tile, bend);
-    emit_kept(job, group, work, second);
-    const struct xent_tile curvature = {second->cells.bytes, tile->rows, tile->classes,
-                                        tile->pitch};
-    clear_rows(job, tile, work->weights);
-    clear_rows(job, &curvature, work->weights);
-    store(job, &curvature, cells_of(job, CURVATURE, group, job->problem->curvature_stride),
-          job->problem->wide_curvature, work, &second->edge);
+    job->finish->share_factors(rows, n, second->ones, job->single, &bend->shares);
+    job->finish->share_factors(rows, n, second->by, job->single, &bend->by);
+    if (bend->squares) {
+        job->finish->share_factors(rows, n, second->square, job->single, &bend->square);
+    }
 }
 
-/* The product with the vector takes the place of what reduce has left in the tile:
- * W q_j (u_j - mean), the mean being q . u; at the largest class u_m (1 - q_m) less that of the
- * others, so that it does not cancel. */
-static void emit_product(const struct xent_job *job, const struct group *group,
-                         struct workspace *work, struct second *second) {
-    static const double zeros[XENT_ROWS];
-    const struct xent_problem *const problem = job->problem;
-    const struct xent_tile *const tile = &group->tile;
-    const struct xent_tile vector = {second->cells.bytes, tile->rows, tile->classes, tile->pitch};
-    const struct xent_rows *const rows = &work->rows;
-    const struct xent_factors *const shares = &second->bend.shares;
-    double component[XENT_ROWS], mean[XENT_ROWS] = {0};
-    load_cells(job, cells_of(job, DIRECTION, group, problem->vector_stride), problem->vector_dtype,
-               problem->vector_swapped, &vector, work->passage);
-    job->kernels->lanes_take(&vector, work->target, component);
-    job->kernels->lanes_put(&vector, work->target, zeros);
-    job->kernels->lanes_dot(tile, &vector, mean);
-    for (size_t i = 0; i < tile->rows; i++) {
-        const double q = rows->share[i], others = rows->share_of_others[i];
-        const double of_others =
-            (mean[i] * shares->high[i] + mean[i] * shares->low[i]) * shares->post[i];
-        second->values[i] = second->weight[i] * q * (component[i] * others - of_others);
-        mean[i] = of_others + q * component[i];
-    }
-    job->kernels->lanes_emit_product(tile, &second->bend.gradient, &vector, mean);
+/* The largest class's, of which the terms do not tell. */
+static void put_second(const struct xent_job *job, const struct xent_tile *tile,
+                       struct workspace *work) {
+    struct second *const second = work->second;
     job->kernels->lanes_put(tile, work->target, second->values);
     clear_rows(job, tile, work->weights);
+}
+
+static void emit_curvature(const struct xent_job *job, const struct xent_tile *tile,
+                           struct workspace *work) {
+    struct second *const second = work->second;
+    job->kernels->lanes_bend(tile, &second->bend, &second->tile, false);
+    const double *const q = work->rows.share, *const others = work->rows.share_of_others;
+    const double floor = second->bend.floor;
+    for (size_t i = 0; i < tile->rows; i++) {
+        const double h = xent_curvature_in_z(second->by[i], second->square[i], q[i], others[i]);
+        second->values[i] = h < floor ? floor : h;
+    }
+    put_second(job, &second->tile, work);
+}
+
+/* The product with the vector takes the place of the vector. At the largest class u - mean is
+ * u (1 - q) less the mean of the others, so that it does not cancel. */
+static void emit_product(const struct xent_job *job, const struct xent_tile *tile,
+                         struct workspace *work) {
+    static const double zeros[XENT_ROWS];
+    struct second *const second = work->second;
+    const struct xent_factors *const shares = &second->bend.shares;
+    double component[XENT_ROWS], dot[XENT_ROWS] = {0};
+    job->kernels->lanes_take(&second->tile, work->target, component);
+    job->kernels->lanes_put(&second->tile, work->target, zeros);
+    job->kernels->lanes_dot(tile, &second->tile, dot);
+    for (size_t i = 0; i < tile->rows; i++) {
+        const double q = work->rows.share[i], others = work->rows.share_of_others[i];
+        const double of_others =
+            (dot[i] * shares->high[i] + dot[i] * shares->low[i]) * shares->post[i];
+        const double mean = of_others + q * component[i];
+        second->bend.mean[i] = mean;
+        second->values[i] = xent_product_in_z(second->by[i], second->square[i], q,
+                                              component[i] * others - of_others, mean);
+    }
+    job->kernels->lanes_bend(tile, &second->bend, &second->tile, true);
+    put_second(job, &second->tile, work);
+}
+
+/* The gradient at the label, where that is not the largest class. */
+static void subtract_labels(const struct xent_job *job, const struct xent_tile *tile,
+                            struct workspace *work) {
+    struct second *const second = work->second;
+    job->kernels->lanes_take(tile, second->label, second->values);
+    for (size_t i = 0; i < tile->rows; i++) {
+        const bool kept = work->target[i] == second->label[i];
+        const double label = xent_weighed(second->own[i], work->rows.upstream[i]);
+        second->values[i] -= kept ? 0 : label;
+    }
+    job->kernels->lanes_put(tile, second->label, second->values);
+}
+
+/* Both derivatives, or the product alone. Returns where the values are. */
+static const struct xent_tile *emit_second(const struct xent_job *job, const struct group *group,
+                                           struct workspace *work, struct second *second) {
+    const struct xent_problem *const problem = job->problem;
+    const struct xent_tile *const tile = &group->tile;
+    second->tile = *tile;
+    second->tile.cells = second->cells.bytes;
+    take_second(job, tile->rows, work);
+    if (xent_has(job, DIRECTION)) {
+        load_cells(job, cells_of(job, DIRECTION, group, problem->vector_stride),
+                   problem->vector_dtype, problem->vector_swapped, &second->tile, work->passage);
+        emit_product(job, tile, work);
+        return &second->tile;
+    }
+    emit_curvature(job, tile, work);
+    store(job, &second->tile, cells_of(job, CURVATURE, group, problem->curvature_stride),
+          problem->wide_curvature, work, &second->edge);
+    emit(job, group, work);
+    if (xent_has(job, TARGET)) {
+        subtract_labels(job, tile, work);
+    }
+    return tile;
 }
 
 static void run_group(const struct xent_job *job, const struct group *group,
@@ -720,13 +743,10 @@ static void run_group(const struct xent_job *job, const struct group *group,
             keep_logits(&group->tile, work);
         }
     }
-    if (job->second) {
-        take_second(job, group, work);
-    }
     take_rows(job, group, work);
     job->kernels->lanes_reduce(&group->tile, low_of(work), job->request.scale, from_exps,
                                &work->rows);
-    if (job->request.options) {
+    if (job->options) {
         pass_over_rows(group, work);
     }
     if (evaluation) {
@@ -736,17 +756,13 @@ static void run_group(const struct xent_job *job, const struct group *group,
     }
     xent_finish_rows(job, &work->rows, group->first, group->tile.rows);
     if (xent_has(job, VALUES)) {
-        if (!job->second) {
-            emit(job, group, work);
+        const struct xent_tile *values = &group->tile;
+        if (job->second) {
+            values = emit_second(job, group, work, work->second);
         } else {
-            take_shares(job, work, group->tile.rows);
-            if (xent_has(job, DIRECTION)) {
-                emit_product(job, group, work, work->second);
-            } else {
-                emit_second(job, group, work, work->second);
-            }
+            emit(job, group, work);
         }
-        store(job, &group->tile, cells_of(job, VALUES, group, problem->values_stride),
+        store(job, values, cells_of(job, VALUES, group, problem->values_stride),
               problem->wide_values, work, &work->edge);
     }
 }
@@ -786,7 +802,6 @@ static void run_lanes(void *context, int member, struct xent_ranges *ranges) {
 }
 
 void xent_run_lanes(struct xent_job *job) {
-    job->request.options = job->options && !job->second; /* there, weights come after finish */
     const size_t tile = vectors(job) * VECTOR / job->itemsize;
     xent_parallel_ranges(job->plan.threads, job->rows, tile, run_lanes, job);
 }

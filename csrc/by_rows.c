@@ -691,10 +691,6 @@ static double scaled_share_of_kept(const struct xent_job *job, const struct row 
     return job->finish->scaled_share(row->scalars, row->lane, &term, &job->request);
 }
 
-static double product(double coefficient, double upstream) {
-    return coefficient != 0 ? coefficient * upstream : 0; /* infinity times zero is zero */
-}
-
 /* What is emitted there: the block's terms do not tell. */
 static void emit_kept(const struct xent_job *job, const struct row *row, size_t index,
                       const struct outlet *outlet, char *out) {
@@ -702,7 +698,7 @@ static void emit_kept(const struct xent_job *job, const struct row *row, size_t 
     const double coefficient =
         row->shares.labels * note->label + row->shares.weights * note->weight;
     const double upstream = row->scalars->upstream[row->lane];
-    const double value = scaled_share_of_kept(job, row, note) - product(coefficient, upstream);
+    const double value = scaled_share_of_kept(job, row, note) - xent_weighed(coefficient, upstream);
     if (outlet->in_place) {
         xent_write_value(job, &row->at, note->kept, value * note->slope);
     } else {
@@ -730,7 +726,7 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
         const double share = kept < 0 ? 0 : row->shares.weights * weight;
         double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
         q = apart ? scaled_share_of_kept(job, row, note) : q;
-        const double value = q - product(row->space->listed.coefficient[k] + share, upstream);
+        const double value = q - xent_weighed(row->space->listed.coefficient[k] + share, upstream);
         xent_write_value(job, &row->at, class, value * slope);
     }
 }

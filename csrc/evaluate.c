@@ -36,7 +36,7 @@ static bool is_before(struct candidate a, struct candidate b) {
 static size_t most_listed(const struct xent_job *job) {
     const struct xent_evaluation *wanted = job->problem->evaluation;
     const size_t top_k = wanted ? wanted->top_k : 0, classes = job->problem->classes;
-    return top_k < classes ? top_k : classes;
+    return xent_smaller(top_k, classes);
 }
 
 size_t xent_size_of_best(const struct xent_job *job) {
@@ -127,8 +127,7 @@ static size_t count_before(const struct xent_job *job, const char *u, size_t beg
     if (!job->problem->evaluation->rank || largest < label->logit) {
         return 0;
     }
-    size_t earlier = label->class > begin ? label->class - begin : 0;
-    earlier = earlier < size ? earlier : size;
+    const size_t earlier = label->class > begin ? xent_smaller(label->class - begin, size) : 0;
     return job->kernels->count_above(u, earlier, label->logit, true) +
            job->kernels->count_above(u + earlier * job->itemsize, size - earlier, label->logit,
                                      false);

@@ -76,7 +76,7 @@ static double precise_lse(const struct xent_job *job, const struct xent_place *a
     const struct xent_load_space space = {(char *)u, (char *)low, NULL};
     struct xent_near_one sum = {0};
     for (size_t begin = 0; begin < classes; begin += AT_ONCE) {
-        const size_t left = classes - begin, size = left < AT_ONCE ? left : AT_ONCE;
+        const size_t size = xent_smaller(classes - begin, AT_ONCE);
         const struct xent_logits logits = xent_load(job, at, begin, size, &space);
         job->kernels->sum_near_one(&logits, size, &sum);
         largest = fmax(largest, job->kernels->largest(logits.u, size, XENT_NO_CLASS, NULL));

@@ -229,6 +229,9 @@ void xent_write_value(const struct xent_job *job, const struct xent_place *at, s
     xent_store(job, VALUES, at, class, 1, (const char *)&real, NULL);
 }
 
+/* A negative label is a large number, and none is cut to one that is a class. */
+_Static_assert(sizeof(size_t) == sizeof(int64_t), "classes are numbers of 64 bits");
+
 /* What is contiguous has a loop of its own, which becomes vectors, or is copied. */
 #define DEFINE_READ(integer)                                                                       \
     static void read_##integer(const char *p, ptrdiff_t stride, size_t n, size_t *class) {         \
@@ -276,7 +279,7 @@ void xent_read_classes(const struct xent_job *job, const char *target, size_t n,
 const size_t *xent_find_classes(const struct xent_job *job, const char *target, size_t n,
                                 size_t *buffer) {
     const enum xent_int type = job->problem->target_type;
-    const bool same = (type == XENT_I64 || type == XENT_U64) && sizeof *buffer == sizeof(int64_t);
+    const bool same = type == XENT_I64 || type == XENT_U64;
     if (same && xent_stride(job, TARGET) == sizeof *buffer &&
         (uintptr_t)target % _Alignof(size_t) == 0) {
         return (const void *)target;

@@ -77,6 +77,11 @@ struct xent_job xent_make_job(const struct xent_problem *problem);
 
 static inline size_t xent_smaller(size_t a, size_t b) { return a < b ? a : b; }
 
+/* Zero times infinity is zero. */
+static inline double xent_weighed(double coefficient, double x) {
+    return coefficient != 0 ? coefficient * x : 0;
+}
+
 static inline bool xent_has(const struct xent_job *job, enum xent_job_array array) {
     return job->arrays[array].data != NULL;
 }

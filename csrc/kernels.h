@@ -214,12 +214,12 @@ struct xent_bend {
     double mean;
 };
 
-/* The same of rows side by side, where by_curvature times the gradient takes the place of `by`. */
+/* The same of rows side by side, without slopes and gradient. */
 struct xent_lanes_bend {
-    struct xent_factors shares, gradient;
-    double by_curvature[XENT_ROWS];
+    struct xent_factors shares, by, square;
+    bool squares;
     double floor;
-    char *cells; /* of a tile for the second derivatives */
+    double mean[XENT_ROWS]; /* beside a vector */
 };
 
 /* What is subtracted from the terms of rows side by side: (offset + labels * by_labels) * weights,
@@ -350,15 +350,13 @@ struct xent_aside {
     KERNEL(lanes_emit_less, void,                                                                  \
            (const struct xent_tile *tile, const struct xent_factors *factors,                      \
             const struct xent_lanes_less *less))                                                   \
-    /* The gradient takes the place of the terms. */                                               \
-    KERNEL(lanes_bend, void, (const struct xent_tile *tile, const struct xent_lanes_bend *bend))   \
+    /* To a tile of the same shape, or without one times what is there, a vector. */               \
+    KERNEL(lanes_bend, void,                                                                       \
+           (const struct xent_tile *terms, const struct xent_lanes_bend *bend,                     \
+            const struct xent_tile *out, bool product))                                            \
     /* Sums of terms, with their headroom, times the vector. */                                    \
     KERNEL(lanes_dot, void,                                                                        \
            (const struct xent_tile *terms, const struct xent_tile *vector, double *dots))          \
-    /* As lanes_emit, times the vector less the rows' means. */                                    \
-    KERNEL(lanes_emit_product, void,                                                               \
-           (const struct xent_tile *tile, const struct xent_factors *factors,                      \
-            const struct xent_tile *vector, const double *means))                                  \
     KERNEL(lanes_emit_shifted, void,                                                               \
            (const struct xent_tile *tile, double scale, const double *high, const double *low))    \
     KERNEL(lanes_store, void,                                                                      \

@@ -531,21 +531,34 @@ static void V(lanes_spread_terms)(const struct xent_tile *terms, const struct xe
     }
 }
 
-static void V(lanes_bend)(const struct xent_tile *tile, const struct xent_lanes_bend *bend) {
-    const struct xent_tile curvature = {bend->cells, tile->rows, tile->classes, tile->pitch};
+/* Inlined for each case, so that a loop tests nothing. */
+XENT_INLINE void V(bend_rows)(const struct xent_tile *terms, const struct xent_lanes_bend *bend,
+                              const struct xent_tile *out, size_t row, bool product, bool squares) {
     const V(vec) one = V(set1)(1), floor = V(set1)((REAL)bend->floor);
-    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        const struct V(factor) to_share = V(factor_of_rows)(&bend->shares, row);
-        const struct V(factor) to_gradient = V(factor_of_rows)(&bend->gradient, row);
-        const V(vec) by = V(of_doubles)(bend->by_curvature + row);
-        for (size_t k = 0; k < tile->classes; k++) {
-            REAL *const e = V(tile_at)(tile, k, row);
-            const V(vec) term = V(load)(e);
-            const V(vec) q = V(times)(term, &to_share);
-            const V(vec) g = V(times)(term, &to_gradient);
-            const V(vec) h = V(mul)(by, V(mul)(g, V(sub)(one, q)));
-            V(store)(e, g);
-            V(store)(V(tile_at)(&curvature, k, row), V(max)(floor, h));
+    const V(vec) mean = V(of_doubles)(bend->mean + row);
+    const struct V(factor) shares = V(factor_of_rows)(&bend->shares, row);
+    const struct V(factor) by = V(factor_of_rows)(&bend->by, row);
+    const struct V(factor) square = V(factor_of_rows)(&bend->square, row);
+    for (size_t k = 0; k < terms->classes; k++) {
+        const V(vec) e = V(load)(V(tile_at)(terms, k, row));
+        REAL *const to = V(tile_at)(out, k, row);
+        const V(vec) q = product ? mean : V(times)(e, &shares);
+        const V(vec) away = V(sub)(product ? V(load)(to) : one, q);
+        V(vec) x = V(mul)(V(times)(e, &by), away);
+        x = squares ? V(fma)(V(times)(e, &square), q, x) : x;
+        V(store)(to, product ? x : V(max)(floor, x));
+    }
+}
+
+static void V(lanes_bend)(const struct xent_tile *terms, const struct xent_lanes_bend *bend,
+                          const struct xent_tile *out, bool product) {
+    for (size_t row = 0; row < terms->rows; row += V(LANES)) {
+        if (product) {
+            V(bend_rows)(terms, bend, out, row, true, bend->squares);
+        } else if (bend->squares) {
+            V(bend_rows)(terms, bend, out, row, false, true);
+        } else {
+            V(bend_rows)(terms, bend, out, row, false, false);
         }
     }
 }
@@ -559,18 +572,5 @@ static void V(lanes_dot)(const struct xent_tile *terms, const struct xent_tile *
             V(carry)(&sum, f64_mul(e, V(widen)(V(tile_at)(vector, k, row))));
         }
         f64_store(dots + row, f64_add(sum.high, sum.low));
-    }
-}
-
-static void V(lanes_emit_product)(const struct xent_tile *tile, const struct xent_factors *factors,
-                                  const struct xent_tile *vector, const double *means) {
-    for (size_t row = 0; row < tile->rows; row += V(LANES)) {
-        const struct V(factor) factor = V(factor_of_rows)(factors, row);
-        const V(vec) mean = V(of_doubles)(means + row);
-        for (size_t k = 0; k < tile->classes; k++) {
-            REAL *const e = V(tile_at)(tile, k, row);
-            const V(vec) away = V(sub)(V(load)(V(tile_at)(vector, k, row)), mean);
-            V(store)(e, V(mul)(V(times)(V(load)(e), &factor), away));
-        }
     }
 }

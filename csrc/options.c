@@ -186,9 +186,8 @@ static void add_listed(const struct xent_job *job, const struct xent_place *at, 
 
 void xent_read_listing(const struct xent_job *job, const struct xent_place *at, size_t begin,
                        struct xent_listing *listing) {
-    const size_t left = job->options->labels.listed - begin;
     double buffer[XENT_LISTED_AT_ONCE];
-    listing->count = left < XENT_LISTED_AT_ONCE ? left : XENT_LISTED_AT_ONCE;
+    listing->count = xent_smaller(job->options->labels.listed - begin, XENT_LISTED_AT_ONCE);
     xent_read_indices(job, at, begin, listing->count, listing->class);
     const char *const p = xent_load_labels(job, at, begin, listing->count, (char *)buffer);
     for (size_t i = 0; i < listing->count; i++) {

@@ -46,15 +46,10 @@ static bool in_fresh_pages(const struct xent_problem *problem) {
 /* Whether rows that lie side by side can have these options. */
 static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
-    const bool only_weighs = options->label_smoothing == 0 && options->z_loss == 0 &&
-                             options->scale == 1 && options->softcap == 0 && !options->mask.data;
     const bool second = problem->curvature.data || problem->vector.data;
     const bool labels = problem->target.data || options->labels.probabilities.data;
-    if (second) {
-        return problem->target.data && only_weighs;
-    }
     if (options->softcap > 0) { /* an evaluation ranks the logits as they are before it, too */
-        return labels && !problem->evaluation;
+        return labels && !problem->evaluation && !second;
     }
     return labels || xent_only_transform(options);
 }

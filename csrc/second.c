@@ -3,41 +3,50 @@
 
 #include <math.h>
 
-double xent_curvature_factor(const struct xent_job *job, double unmasked) {
-    if (!xent_has(job, CURVATURE)) {
-        return 1;
-    }
-    switch (job->problem->curvature_kind) {
-    case XENT_XGBOOST:
-        return 2;
-    case XENT_LIGHTGBM:
-        return unmasked / fmax(unmasked - 1, 1);
-    case XENT_EXACT:
-        break;
-    }
-    return 1;
+static bool is_kind(const struct xent_job *job, enum xent_curvature kind) {
+    return xent_has(job, CURVATURE) && job->problem->curvature_kind == kind;
+}
+
+/* Of the loss itself, not what a library takes for it. */
+static bool is_exact(const struct xent_job *job) {
+    return !is_kind(job, XENT_XGBOOST) && !is_kind(job, XENT_LIGHTGBM);
 }
 
 double xent_curvature_floor(const struct xent_job *job) {
-    const bool xgboost = xent_has(job, CURVATURE) && job->problem->curvature_kind == XENT_XGBOOST;
-    return xgboost ? 1e-16 : -INFINITY;
+    return is_kind(job, XENT_XGBOOST) ? 1e-16 : -INFINITY;
+}
+
+bool xent_bends_square(const struct xent_job *job) {
+    return is_exact(job) && job->options->z_loss != 0;
+}
+
+void xent_second_of_rows(const struct xent_job *job, const struct xent_rows *rows, size_t lane,
+                         size_t n, const double *unmasked, double *by, double *square) {
+    const double scale = job->options->scale; /* upstream has one factor dz/dx already */
+    const double factor = is_kind(job, XENT_XGBOOST) ? 2 : 1;
+    for (size_t i = 0; i < n; i++) {
+        const size_t at = lane + i;
+        by[i] = rows->upstream[at] * scale * (rows->own[at] + rows->rest[at]) * factor;
+        square[i] = 0;
+    }
+    for (size_t i = 0; xent_bends_square(job) && i < n; i++) {
+        const size_t at = lane + i;
+        if (rows->square[at] != 0) { /* or lse may be no number */
+            square[i] = rows->upstream[at] * scale * 2 * rows->square[at];
+            by[i] += square[i] * rows->lse[at];
+        }
+    }
+    for (size_t i = 0; is_kind(job, XENT_LIGHTGBM) && i < n; i++) {
+        by[i] *= unmasked[i] / fmax(unmasked[i] - 1, 1);
+    }
 }
 
 struct xent_second xent_second_of(const struct xent_job *job, const struct xent_rows *rows,
                                   size_t lane, double unmasked) {
     const struct xent_options *options = job->options;
-    const bool exact = !xent_has(job, CURVATURE) || job->problem->curvature_kind == XENT_EXACT;
-    /* upstream has one factor scale of dz/dx already */
-    const double upstream = rows->upstream[lane] * options->scale;
-    const double square = exact ? 2 * rows->square[lane] : 0;
-    double all = rows->own[lane] + rows->rest[lane];
-    all += square != 0 ? square * rows->lse[lane] : 0; /* which may be no number */
-    struct xent_second second = {
-        .by = upstream * all * xent_curvature_factor(job, unmasked),
-        .square = square != 0 ? upstream * square : 0,
-        .floor = xent_curvature_floor(job),
-    };
-    if (exact && options->softcap > 0) {
+    struct xent_second second = {.floor = xent_curvature_floor(job)};
+    xent_second_of_rows(job, rows, lane, 1, &unmasked, &second.by, &second.square);
+    if (is_exact(job) && options->softcap > 0) {
         second.by_tanh = -2 * options->scale / options->softcap;
     }
     return second;
@@ -48,10 +57,11 @@ double xent_second_at(const struct xent_job *job, const struct xent_second *seco
     const bool product = xent_has(job, DIRECTION);
     double x;
     if (product) {
-        x = at->slope * (second->by * at->q * at->away + second->square * at->q * second->mean);
+        x = at->slope *
+            xent_product_in_z(second->by, second->square, at->q, at->away, second->mean);
     } else {
-        const double in_z = second->by * at->q * at->others + second->square * at->q * at->q;
-        x = at->slope * at->slope * in_z;
+        x = at->slope * at->slope *
+            xent_curvature_in_z(second->by, second->square, at->q, at->others);
     }
     if (second->by_tanh != 0) {
         x += at->gradient * second->by_tanh * at->tanh * (product ? at->component : 1);

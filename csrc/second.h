@@ -17,13 +17,25 @@ struct xent_second {
     double mean, mean_of_others; /* the second without the class kept apart */
 };
 
+/* Both without slopes; `away` is u - mean. */
+static inline double xent_curvature_in_z(double by, double square, double q, double others) {
+    return by * q * others + square * q * q;
+}
+
+static inline double xent_product_in_z(double by, double square, double q, double away,
+                                       double mean) {
+    return by * q * away + square * q * mean;
+}
+
 /* `unmasked` counts classes, for LightGBM. */
 struct xent_second xent_second_of(const struct xent_job *job, const struct xent_rows *rows,
                                   size_t lane, double unmasked);
-
-/* h is multiplied by this where it is a library's; else 1. */
-double xent_curvature_factor(const struct xent_job *job, double unmasked);
+/* Those of n lanes; `floor` is the same for all. */
+void xent_second_of_rows(const struct xent_job *job, const struct xent_rows *rows, size_t lane,
+                         size_t n, const double *unmasked, double *by, double *square);
 double xent_curvature_floor(const struct xent_job *job);
+/* Whether `square` may be other than zero. */
+bool xent_bends_square(const struct xent_job *job);
 
 /* A class by itself; `away` is slope u - mean, and both are of a vector only. */
 struct xent_point {

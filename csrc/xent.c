@@ -52,9 +52,7 @@ static void check_share(void *context, int member, int team) {
     struct xent_cursor at = xent_at_row(job, range.begin);
     for (size_t row = range.begin, n; row < range.end; row += n) {
         size_t buffer[MANY];
-        const size_t in_line = xent_rows_in_line(&at, job), left = range.end - row;
-        n = in_line < MANY ? in_line : MANY;
-        n = n < left ? n : left;
+        n = xent_smaller(xent_smaller(xent_rows_in_line(&at, job), MANY), range.end - row);
         const char *const target = xent_address(job, TARGET, &at.place);
         const size_t *const class = xent_find_classes(job, target, n, buffer);
         const size_t bad = find_bad(job, class, n);
@@ -90,7 +88,7 @@ static enum xent_status check_listed(const struct xent_job *job, struct xent_pro
     for (size_t row = 0; row < job->rows; row++) {
         for (size_t begin = 0, n; begin < listed; begin += n) {
             size_t class[MANY];
-            n = listed - begin < MANY ? listed - begin : MANY;
+            n = xent_smaller(listed - begin, MANY);
             xent_read_indices(job, &at.place, begin, n, class);
             const size_t bad = find_bad(job, class, n);
             if (bad < n) {
