@@ -355,15 +355,24 @@ static void take_listed(const struct xent_job *job, const struct xent_place *at,
                         struct listed_row *to) {
     const struct xent_labels *const given = &job->options->labels;
     bool listed[XENT_TILE_CLASSES] = {false};
-    double sum = 0;
+    size_t class[XENT_TILE_CLASSES], classes = 0;
+    double label[XENT_TILE_CLASSES], sum = 0; /* of each class that is listed */
     struct xent_listing listing;
     for (size_t begin = 0; begin < given->listed; begin += listing.count) {
         xent_read_listing(job, at, begin, &listing);
         for (size_t n = 0; n < listing.count; n++) {
-            add_label(job, listing.class[n], listing.probability[n], to);
-            listed[listing.class[n]] = true;
+            const size_t k = listing.class[n];
+            if (!listed[k]) {
+                listed[k] = true;
+                class[classes++] = k;
+                label[k] = 0;
+            }
+            label[k] += listing.probability[n];
             sum += listing.probability[n];
         }
+    }
+    for (size_t i = 0; i < classes; i++) {
+        add_label(job, class[i], label[class[i]], to);
     }
     if (given->spread_tail && sum < 1) {
         share_tail(job, 1 - sum, listed, kept_logit, to);

@@ -157,6 +157,9 @@ struct xent_finding xent_look_at_block(const struct xent_job *job, const struct 
 /* ---- Rows --------------------------------------------------------------------------------------
  */
 
+/* z_m - z, or so much that e^z is nothing beside e^z_m: then the product must not overflow. */
+static double distance_below(double scale, double below) { return fmin(scale * below, 1e6); }
+
 /* sum e^z * (z_m - z) over all classes, m being the one that is kept. */
 static struct xent_sum sum_below(const struct xent_job *job, const struct xent_blocks *blocks,
                                  const struct xent_note *kept) {
@@ -165,13 +168,13 @@ static struct xent_sum sum_below(const struct xent_job *job, const struct xent_b
     size_t count = blocks->count;
     for (size_t i = 0; i < blocks->count; i++) {
         const struct xent_note *note = &blocks->notes[i];
-        const double top = scale * ((kept->logit - note->top) + kept->low);
-        const double from_top = sums[i].sum > 0 ? sums[i].sum * top : 0; /* else top is infinite */
+        const double top = distance_below(scale, (kept->logit - note->top) + kept->low);
+        const double from_top = sums[i].sum > 0 ? sums[i].sum * top : 0; /* else there is none */
         sums[i].sum = blocks->findings[i].spread + from_top;
         sums[i].low = 0;
         if (note != kept && note->kept != XENT_NO_CLASS) {
             const double below = (kept->logit - note->logit) + (kept->low - note->low);
-            sums[count].sum = scale * below;
+            sums[count].sum = distance_below(scale, below);
             count++;
         }
     }

@@ -235,6 +235,7 @@ XENT_INLINE vec loss_with_options(const struct xent_rows *rows, size_t i, vec lo
         f64_add(f64_sub(f64_load(rows->target_logit + i), top), f64_load(rows->target_low + i));
     vec above = f64_fma(target, scale, loss);
     above = is_number_else(above, f64_sub(lse, f64_mul(top, scale)));
+    above = f64_max(number(0), above); /* what cancels may be less; keeps a NaN */
     const vec others = f64_add(weighed(rest, above), weighed(spread, scale));
     const vec square = weighed(f64_load(rows->square + i), f64_mul(lse, lse));
     return f64_add(f64_add(weighed(f64_load(rows->own + i), loss), others), square);
@@ -571,31 +572,44 @@ XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
                   power_of_two(post), single);
 }
 
-/* scale * (a - b), no less than -30000. */
+/* scale * (a - b), no less than -30000; where it would be, its low part is not less than all that
+ * is left. */
 XENT_INLINE struct pair scaled_difference(double a, double b, double scale, bool single) {
     struct pair x = subtract(number(a), number(b), single);
     if (scale != 1) {
         x = multiply(x, (struct pair){number(scale), number(0)}, single);
     }
-    x.high = f64_max(number(-30000), x.high);
+    const vec least = number(-30000);
+    x.low = f64_less(x.high, least, number(0), x.low);
+    x.high = f64_max(least, x.high);
     return x;
 }
 
-/* The scale of a block's terms is that of the row's, `value`, in the block's units. */
+/* The scale of a block's terms is that of the row's, `value`, in the block's units. A sum of zero
+ * has none, nor terms but zeros: the row's will do, of which the scale is not infinite. */
 struct block_scale {
     struct pair value;
     vec exponent;
 };
+
+XENT_INLINE struct xent_sum in_some_unit(const struct xent_sum *block, const struct xent_rows *rows,
+                                         size_t row) {
+    struct xent_sum sum = *block;
+    sum.exponent = block->sum == 0 ? rows->exponent[row] : block->exponent;
+    sum.shift = block->sum == 0 ? rows->shift[row] : block->shift;
+    return sum;
+}
 
 XENT_INLINE struct block_scale scale_of_block(struct pair value, double exponent,
                                               const struct xent_rows *rows, size_t row,
                                               const struct xent_sum *block,
                                               const struct xent_request *request) {
     const bool single = request->single;
-    struct block_scale scale = {value, number(exponent - rows->exponent[row] + block->exponent)};
-    if (block->shift != rows->shift[row]) { /* rare */
+    const struct xent_sum sum = in_some_unit(block, rows, row);
+    struct block_scale scale = {value, number(exponent - rows->exponent[row] + sum.exponent)};
+    if (sum.shift != rows->shift[row]) { /* rare */
         const struct pair x =
-            scaled_difference(block->shift, rows->shift[row], request->scale, single);
+            scaled_difference(sum.shift, rows->shift[row], request->scale, single);
         const struct scaled e = exp_scaled(x, single);
         scale.value = multiply(scale.value, e.value, single);
         scale.exponent = f64_add(scale.exponent, e.exponent);
@@ -629,8 +643,9 @@ static void block_factors(const struct xent_rows *rows, size_t row, const struct
         double exponents[f64_LANES] = {0};
         bool alike = true;
         for (size_t k = 0; k < n; k++) {
-            exponents[k] = base + blocks[i + k].exponent;
-            alike &= blocks[i + k].shift == rows->shift[row];
+            const struct xent_sum sum = in_some_unit(&blocks[i + k], rows, row);
+            exponents[k] = base + sum.exponent;
+            alike &= sum.shift == rows->shift[row];
         }
         if (alike) {
             factors_alike(scale, exponents, n, request->single, factors + i);

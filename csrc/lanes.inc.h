@@ -524,7 +524,8 @@ static void V(lanes_spread_terms)(const struct xent_tile *terms, const struct xe
         vec sum = zero;
         for (size_t k = 0; k < terms->classes; k++) {
             const vec e = V(widen)(V(tile_at)(terms, k, row));
-            const vec below = f64_sub(top, V(widen)(V(tile_at)(logits, k, row)));
+            vec below = f64_sub(top, V(widen)(V(tile_at)(logits, k, row)));
+            below = sizeof(REAL) == sizeof(double) ? minimum(below, number(1e40)) : below;
             sum = f64_fma(e, f64_less(zero, e, below, zero), sum); /* zero times infinity is zero */
         }
         f64_store(rows->below + row, f64_mul(sum, unit));

@@ -1050,3 +1050,30 @@ def test_what_options_spread_keeps_its_digits(rng, dtype, classes, kind):
             exact = np.sum(np.where(coefficients > 0, coefficients * surprisal, 0), axis=1)
         bound = 2.0**-24 * 1.1 + 2.0**-24 * ("weight" in options) if dtype == np.float32 else 8 * 2.0**-53
         assert np.all(np.abs(loss - exact) <= bound * exact)
+
+
+@pytest.mark.parametrize("classes", [10, 128, 129])
+def test_a_class_that_is_listed_often(classes):
+    """Its probability is their sum, which is formed before it is rounded."""
+    x = np.zeros((1, classes), np.float32)
+    x[0, 5] = 5
+    target = np.full((1, 1000), 3), np.full((1, 1000), 1e-3, np.float32)
+    exact = reference.cross_entropy_grad(x.astype(np.float64), target)
+    assert ulps(xent.cross_entropy_grad(x, target), exact) <= 2
+
+
+@pytest.mark.parametrize("classes", [3, 129])
+def test_a_masked_class_that_is_listed_twice(classes):
+    x = np.zeros((1, classes))
+    x[0, 1] = -inf
+    assert xent.cross_entropy(x, (np.array([[0, 1, 1]]), np.array([[1.0, 0.7, -0.5]]))) == inf
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("distance", [1.0, 20.0, 40.0, 300.0])
+def test_a_label_that_weighs_nothing(dtype, distance):
+    x = np.array([[0, distance]], dtype)
+    options = {"weight": [0.0, 1.0], "label_smoothing": 0.1, "reduction": "none"}
+    loss, exact = (of(x, [0], **options) for of in (xent.cross_entropy, reference.cross_entropy))
+    assert loss >= 0
+    np.testing.assert_allclose(loss, exact, rtol=0, atol=0.05 * distance * (2**-30 if dtype == np.float32 else 2**-52))

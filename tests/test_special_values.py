@@ -156,3 +156,49 @@ def test_a_mean_is_finite_where_the_sum_is_not(options):
     assert xent.cross_entropy(x, labels, **options) == 1.5e308
     assert xent.cross_entropy(x, labels, denominator=5, **options) == 1.2e308
     np.testing.assert_array_equal(xent.cross_entropy_grad(x, labels, denominator=5, **options), [[0.2, -0.2]] * 4)
+
+
+@pytest.mark.parametrize("isolated", ["masked", "kept"])
+def test_a_block_that_has_nothing_to_sum(dtype, isolated, rng):
+    """The last block has masked classes only, or one that is kept apart: its unit is not the row's."""
+    largest = -300 if dtype == np.float32 else -1700
+    x = (largest - rng.random((3, 2 * BLOCK))).astype(dtype)
+    x[:, BLOCK + (isolated == "kept") :] = -inf
+    target, u = np.array([0, BLOCK - 1, BLOCK // 2]), rng.normal(size=x.shape).astype(dtype)
+    masked = np.isneginf(x)
+    for upstream in (1, 1e30):
+        given = {"reduction": "sum", "grad_output": upstream}
+        grad, hess = xent.cross_entropy_grad_hess(x, target, **given)
+        results = [
+            xent.cross_entropy_and_grad(x, target, **given)[1],
+            xent.cross_entropy_grad(x, target, label_smoothing=0.1, **given),
+            xent.cross_entropy_grad(x, np.full_like(x, 1 / 16) * ~masked, **given),
+            xent.cross_entropy_hvp(x, target, u, **given),
+            *(grad, hess, xent.softmax(x)),
+        ]
+        for result in results:
+            assert np.all(np.isfinite(result))
+            np.testing.assert_array_equal(result[masked], 0)
+        np.testing.assert_allclose(results[3], xent.reference.cross_entropy_hvp(x, target, u, **given), rtol=1e-3)
+    halves = [xent.partial_statistics(x[:, i : i + BLOCK], target, offset=i) for i in (0, BLOCK)]
+    whole = xent.merge_statistics(halves)
+    np.testing.assert_array_equal(whole.grad(x[:, BLOCK:], offset=BLOCK)[masked[:, BLOCK:]], 0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+@pytest.mark.parametrize("offset", [0.0, 1.23456789e104])
+def test_blocks_at_both_ends_of_the_numbers(scale, offset):
+    x = np.full((1, 2 * BLOCK), -1e300)
+    x[:, :BLOCK] = offset
+    loss, grad = xent.cross_entropy_and_grad(x, [0], scale=scale)
+    assert loss == pytest.approx(np.log(BLOCK), rel=1e-14)
+    np.testing.assert_allclose(grad[0, 1:BLOCK], scale / BLOCK, rtol=1e-14)
+    np.testing.assert_array_equal(grad[0, BLOCK:], 0)
+    assert xent.evaluate(x, scale=scale).entropy == pytest.approx(np.log(BLOCK), rel=1e-14)
+
+
+@pytest.mark.parametrize("classes", [2, 100, 200, BLOCK + 1])
+def test_the_entropy_of_one_class_beside_the_smallest_numbers(dtype, classes):
+    x = np.full((2, classes), np.finfo(dtype).min)
+    x[:, 0] = 0
+    np.testing.assert_array_equal(xent.evaluate(x).entropy, 0)
