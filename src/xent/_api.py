@@ -268,7 +268,8 @@ def cross_entropy(
         - labels: integers, the shape of `logits` without `axis`. The correct class c of every row,
           ``0 <= c < K``: t is 1 there, else 0;
         - probabilities: floats (of any of the four dtypes), the shape of `logits`: t itself, taken as it
-          is and not normalised. They should be finite: a NaN makes its row NaN;
+          is (float32 beside logits that are not float64) and not normalised. They should be finite: a NaN
+          makes its row NaN;
         - sparse: a tuple ``(indices, probabilities)`` of arrays of integers and floats, both of the shape
           of `logits` with any number k of classes on `axis`: t is the sum of the listed probabilities, an
           index that is listed twice has the sum of both. Two labels mixed as in mixup (Zhang et al. 2018)

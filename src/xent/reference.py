@@ -122,9 +122,9 @@ class Rows:
         terms wherever b_j and q_j are large.
         """
         total: Float64s = np.sum(b, axis=1, keepdims=True)
-        from_this = total * self.q - b
-        from_others = _sums_of_others(b) - total * self.q_others
-        return np.where(b + total * self.q > total, from_others, from_this)
+        this, others = (total * self.q, b), (_sums_of_others(b), total * self.q_others)
+        sizes = [np.abs(x) + np.abs(y) for x, y in (this, others)]
+        return np.where(sizes[0] > sizes[1], others[0] - others[1], this[0] - this[1])
 
     def curvature(self, u: Float64s) -> Float64s:
         """d^2 lse/dz^2 u = (diag(q) - q q^T) u, in components q_j (u_j - q.u).
