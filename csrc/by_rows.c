@@ -568,10 +568,13 @@ static void take_factors(const struct xent_job *job, const struct row *rows, siz
     }
     for (size_t i = 0; i < count; i++) {
         const struct row *const row = &rows[i];
+        if (!row->counts) {
+            continue;
+        }
         if (is_one_sum(job, row)) {
             *row->space->factors =
                 (struct xent_factor){factors.high[i], factors.low[i], factors.post[i]};
-        } else if (row->counts) {
+        } else {
             job->finish->block_factors(row->scalars, row->lane, row->space->blocks.sums,
                                        count_blocks(job), &job->request, row->space->factors);
         }

@@ -11,7 +11,7 @@ static void V(multiply)(void *x, size_t n, const void *by) {
 
 static void V(mark)(void *exps, size_t n, const void *logits) {
     REAL *const e = exps;
-    const REAL *const u = logits;
+    const V(some) *const u = logits;
     for (size_t i = 0; i < n; i++) {
         e[i] = u[i] == -(REAL)INFINITY ? -1 : e[i];
     }

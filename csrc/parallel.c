@@ -351,7 +351,10 @@ static void do_the_rest(struct worker *last, xent_work *work, void *context, int
     }
 }
 
+/* The workers have the caller's stack: it cannot be cancelled while it waits for them. */
 static void run_team(xent_work *work, void *context, int team) {
+    int cancels;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancels);
     struct worker *const last = offer(work, context, team);
     do_the_rest(last, work, context, team);
     for (struct worker *worker = last; worker; worker = worker->next) {
@@ -360,6 +363,7 @@ static void run_team(xent_work *work, void *context, int team) {
         }
     }
     give_back(last);
+    (void)pthread_setcancelstate(cancels, NULL);
 }
 
 const char *xent_threading(void) { return "pthreads"; }

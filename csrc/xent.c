@@ -120,7 +120,7 @@ static bool is_good_evaluation(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool plain = !options || xent_only_transform(options);
     const bool of_target = wanted->log_prob || wanted->rank;
-    return plain && problem->output == XENT_NO_VALUES && !problem->loss &&
+    return plain && problem->output == XENT_NO_VALUES && !problem->loss && !problem->lse_in.data &&
            (!of_target || problem->target.data) &&
            (wanted->top_k == 0 || (wanted->top_log_probs && wanted->top_classes));
 }

@@ -2,8 +2,10 @@
  *
  * This file is all a C program needs; it knows nothing of Python. Describe the work in a
  * `struct xent_problem` and hand it to `xent_run`. Every check comes first: when the status is not
- * XENT_OK, nothing has been written. Strides are in bytes, may be zero (inputs) or negative, and no
- * alignment is asked of any pointer. */
+ * XENT_OK, nothing has been written. Strides are in bytes and may be zero (inputs) or negative. No
+ * alignment is asked of what a `char *` points to; all else is aligned as its type is. Results
+ * share no memory with what is read, nor with each other; but `values`, or `curvature`, may be the
+ * logits themselves, of the same dtype and strides. */
 #ifndef XENT_H
 #define XENT_H
 

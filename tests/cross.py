@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,7 +124,17 @@ class Build:
         for tool in (self.compiler, *self.runner):
             if shutil.which(tool) is None:
                 return tool
+        if not self.links():
+            return " ".join(self.flags)
         return None if self.needed_file is None or self.needed_file.exists() else self.needed_file
+
+    def links(self):
+        """Whether the compiler has what its sanitizers need, if they are asked for."""
+        flags = [flag for flag in self.flags if flag.startswith("-fsanitize")]
+        with tempfile.TemporaryDirectory() as folder:
+            command = [self.compiler, *flags, "-x", "c", "-", "-o", Path(folder) / "program"]
+            source = "int main(void) { return 0; }"
+            return not flags or not subprocess.run(command, input=source, text=True, check=False).returncode
 
     def make(self, folder):
         """Compile the core and the driver into `folder`, and return the program."""
@@ -156,6 +167,9 @@ SIMDE = Build(
     ),
     needed_file=Path("/usr/include/simde/x86/avx512.h"),
 )
+# An access that is not aligned as its type is ends the program. What else gcc can look for makes the kernels take
+# minutes to compile.
+SANITIZED = Build("sanitized", NATIVE.isas[:1], flags=("-O1", "-fsanitize=alignment", "-fno-sanitize-recover"))
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,7 @@ class Core:
 def fused_cores():
     """Return every instruction set with a fused multiply-add, this machine's own before the emulated ones."""
     cores = [Core(isa, NATIVE) for isa in NATIVE.isas]
+    cores += [Core(isa, SANITIZED) for isa in SANITIZED.isas]
     if "avx2" in NATIVE.isas and "avx512" not in NATIVE.isas:
         cores.append(Core("avx512", SIMDE))
     if "neon" not in NATIVE.isas:

@@ -89,7 +89,7 @@ static void free_options(const struct xent_options *options) {
 }
 
 static void write_array(const void *p, size_t size) {
-    require(fwrite(p, 1, size, stdout) == size, "cannot write");
+    require(size == 0 || fwrite(p, 1, size, stdout) == size, "cannot write");
 }
 
 /* What is there beside values for second derivatives; the stride has to stay. */

@@ -554,6 +554,7 @@ import signal, sys, time
 import xent
 from xent.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it runs in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as nohup does this one
 def evaluate(*args, **kwargs):
     print("paused", flush=True)
     time.sleep(60)

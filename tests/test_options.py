@@ -1077,3 +1077,12 @@ def test_a_label_that_weighs_nothing(dtype, distance):
     loss, exact = (of(x, [0], **options) for of in (xent.cross_entropy, reference.cross_entropy))
     assert loss >= 0
     np.testing.assert_allclose(loss, exact, rtol=0, atol=0.05 * distance * (2**-30 if dtype == np.float32 else 2**-52))
+
+
+def test_weights_at_any_address():
+    weight = np.frombuffer(bytearray(8 * 3 + 1), np.uint8)[1:].view(np.float64)
+    weight[:] = [1, 2, 3]
+    assert not weight.flags.aligned
+    assert xent.cross_entropy(np.eye(3), [0, 1, 2], weight=weight) == xent.cross_entropy(
+        np.eye(3), [0, 1, 2], weight=[1, 2, 3]
+    )

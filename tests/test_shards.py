@@ -589,3 +589,9 @@ def test_arrays_that_the_core_would_misread():
             dataclasses.replace(WHOLE, **change)
     with pytest.raises(ValueError, match=r"^sample_weight of these PartialStatistics has negative"):
         dataclasses.replace(WHOLE, sample_weight=-weights)
+
+
+def test_probabilities_that_the_core_would_misread():
+    part = xent.partial_statistics(X, (T[:, None], np.ones((4, 1))))
+    with pytest.raises(TypeError, match=r"^probabilities of these PartialStatistics must be floats, not int8$"):
+        dataclasses.replace(part, probabilities=np.ones((4, 1), np.int8))

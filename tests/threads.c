@@ -1,11 +1,13 @@
 /* Teams of threads under a race detector: callers of many sizes at once, on one pool. Exits with 0
  * if every member of every team did its work once, every part of every stage was done once and
- * after the stage before, and every number of what is shared out in ranges was met once. */
+ * after the stage before, every number of what is shared out in ranges was met once, and no caller
+ * was cancelled before its team was done. */
 #define _POSIX_C_SOURCE 200809L /* nanosleep */
 
 #include "parallel.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -125,6 +127,47 @@ static void *call(void *argument) {
     return NULL;
 }
 
+static atomic_int begun, ended;
+
+static void be_slow_beside(void *context, int member, int team) {
+    (void)context, (void)team;
+    atomic_fetch_add(&begun, 1);
+    if (member > 0) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+    atomic_fetch_add(&ended, 1);
+}
+
+static void *call_until_cancelled(void *unused) {
+    for (;;) {
+        xent_parallel(2, be_slow_beside, NULL);
+        pthread_testcancel();
+    }
+    return unused;
+}
+
+/* Whoever is cancelled while he waits for a worker is so when it is done. */
+static bool cancel_callers(void) {
+    for (int i = 0; i < 50; i++) {
+        pthread_t caller;
+        struct timespec some = {.tv_nsec = 300000 + 20000 * i};
+        void *result;
+        if (pthread_create(&caller, NULL, call_until_cancelled, NULL) != 0) {
+            return false;
+        }
+        (void)nanosleep(&some, NULL);
+        (void)pthread_cancel(caller);
+        if (pthread_join(caller, &result) != 0 || result != PTHREAD_CANCELED) {
+            return false;
+        }
+        if (atomic_load(&begun) != atomic_load(&ended)) {
+            fprintf(stderr, "cancelled with work left, caller %d\n", i);
+            return false;
+        }
+    }
+    return true;
+}
+
 int main(void) {
     pthread_t callers[CALLERS];
     int numbers[CALLERS];
@@ -137,5 +180,5 @@ int main(void) {
     for (int i = 0; i < CALLERS; i++) {
         (void)pthread_join(callers[i], NULL);
     }
-    return 0;
+    return cancel_callers() ? 0 : 1;
 }

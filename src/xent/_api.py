@@ -76,7 +76,7 @@ class _Problem:
     def set_class_options(self, weight: ArrayLike | None, class_mask: ArrayLike | None) -> None:
         if weight is not None:
             of_classes = _arrays.weights("weight", weight, self.arrays["logits"].shape[-1:], "the classes")
-            self.arrays["weight"] = np.ascontiguousarray(of_classes)
+            self.arrays["weight"] = np.require(of_classes, requirements=["C", "A"])
         if class_mask is not None:
             self.arrays["mask"] = _arrays.class_mask("class_mask", class_mask, self.logits, self.axis)
 

@@ -21,13 +21,13 @@ BLOCK = 2**16  # numbers that are looked at in one go
 LEAST_SCALE, MOST_SCALE = 1e-30, 1e30  # of logits: neither it nor its reciprocal may leave a float's range
 
 
-def _is_float(dtype: np.dtype[Any]) -> bool:
+def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether it is one of `FLOATS`, in any byte order; NumPy has no bfloat16, ml_dtypes names its own so."""
     return dtype.type in NUMPY_FLOATS or (dtype.kind == "V" and dtype.name == "bfloat16")
 
 
 def _is_real(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in "iuf" or _is_float(dtype)
+    return dtype.kind in "iuf" or is_float(dtype)
 
 
 def place(index: tuple[Any, ...]) -> str:
@@ -49,7 +49,7 @@ def _array(name: str, value: ArrayLike, what: str) -> Array:
 def floats(name: str, value: ArrayLike) -> Array:
     """Return one of `FLOATS` in either byte order; integers become float64."""
     array = _array(name, value, "an array of floats")
-    if _is_float(array.dtype):
+    if is_float(array.dtype):
         return array
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
@@ -99,7 +99,7 @@ def targets(name: str, value: Any, logits: Array, axis: int) -> dict[str, Array]
         return _sparse(name, value[0], value[1], logits, axis)
     array = _array(name, value, "an array of integers")
     rows_shape = _without(logits.shape, axis)
-    if _is_float(array.dtype) and array.shape != rows_shape:
+    if is_float(array.dtype) and array.shape != rows_shape:
         if array.shape != logits.shape:
             raise ValueError(
                 f"{name} has shape {array.shape}, but probabilities need the shape of the logits, {logits.shape}"
@@ -129,7 +129,7 @@ def _sparse(name: str, indices: ArrayLike, probabilities: ArrayLike, logits: Arr
     hint = f"a tuple of two arrays is (indices, probabilities), and labels are one array: np.asarray({name})"
     if listed.dtype.kind not in "iu":
         raise TypeError(f"{name} indices must be integers, not {listed.dtype}; {hint}")
-    if not _is_float(given.dtype):
+    if not is_float(given.dtype):
         raise TypeError(f"{name} probabilities must be {FLOATS}, not {given.dtype}; {hint}")
     if given.shape != listed.shape:
         raise ValueError(f"{name} probabilities have shape {given.shape}, but {name} indices {listed.shape}")
@@ -234,7 +234,7 @@ def output(name: str, out: Any, shape: tuple[int, ...], *dtypes: np.dtype[Any]) 
         raise ValueError(f"{name} has shape {out.shape}, but the result has {shape}")
     if not out.flags.writeable:
         raise ValueError(f"{name} is read-only")
-    if any(stride == 0 and length > 1 for stride, length in zip(out.strides, out.shape, strict=True)):
+    if out.size and any(stride == 0 and length > 1 for stride, length in zip(out.strides, out.shape, strict=True)):
         raise ValueError(f"{name} has elements that share memory: its strides are {out.strides}")
     return out.view(np.ndarray)
 

@@ -217,7 +217,11 @@ cdef xent_dtype float_type(cnp.ndarray array) except *:
         return XENT_F32
     if number == cnp.NPY_FLOAT64:
         return XENT_F64
-    return XENT_F16 if number == cnp.NPY_FLOAT16 else XENT_BF16
+    if number == cnp.NPY_FLOAT16:
+        return XENT_F16
+    if cnp.PyArray_ITEMSIZE(array) != 2 or array.dtype.name != "bfloat16":
+        raise TypeError(f"no floats that are known here: {array.dtype}")
+    return XENT_BF16
 
 
 cdef ptrdiff_t last_stride(cnp.ndarray array):

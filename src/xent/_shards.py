@@ -102,6 +102,8 @@ class PartialStatistics:
             array = getattr(self, name)
             if array is not None and not (np.issubdtype(array.dtype, what) and array.dtype.isnative):
                 raise TypeError(f"{name} of these PartialStatistics must be native {what.__name__}, not {array.dtype}")
+        if self.probabilities is not None and not _arrays.is_float(self.probabilities.dtype):
+            raise TypeError(f"probabilities of these PartialStatistics must be floats, not {self.probabilities.dtype}")
         if self.sample_weight is not None and not (self.sample_weight >= 0).all():
             raise ValueError("sample_weight of these PartialStatistics has negative numbers")
 
