@@ -3,7 +3,8 @@
     python tests/exp_exhaustive.py [--json FILE]
 
 Prints a table and fails where an error exceeds its bound, or where the checksums of two instruction sets
-with a fused multiply-add differ. Under an emulator all results are computed, and every 61st vector compared.
+with a fused multiply-add differ. What this machine emulates computes all results, and every 61st vector is compared:
+the checksum says that they are those of its own instruction set.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from build_core import CSRC, constants_of_setup
-from cross import NATIVE, Core, fused_cores
+from cross import NATIVE, SANITIZED, Core, fused_cores
 from rich.console import Console
 from rich.table import Table
 
@@ -51,7 +52,7 @@ def compile_for(core, folder):
 
 def measure(core, program, dtype):
     """Return one row of the table."""
-    stride = 61 if core.build.runner else 1
+    stride = 1 if core.build is NATIVE else 61
     done = subprocess.run(
         [*core.build.runner, program, dtype, str(stride)], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -73,7 +74,7 @@ def measure(core, program, dtype):
 def rows():
     """Yield what is measured of every instruction set that can be built and run here, as dictionaries."""
     with tempfile.TemporaryDirectory() as folder:
-        for core in [Core("scalar", NATIVE), *fused_cores()]:
+        for core in [Core("scalar", NATIVE), *(core for core in fused_cores() if core.build is not SANITIZED)]:
             if core.build.missing():
                 print(f"{core} needs {core.build.missing()}: left out", file=sys.stderr)
                 continue
