@@ -397,7 +397,11 @@ const char *xent_threading(void) { return "none"; }
 #endif
 
 void xent_parallel(int threads, xent_work *work, void *context) {
-    run_team(work, context, threads);
+    if (threads == 1) {
+        work(context, 0, 1);
+    } else {
+        run_team(work, context, threads);
+    }
 }
 
 /* ---- Stages ------------------------------------------------------------------------------------
