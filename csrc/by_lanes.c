@@ -502,11 +502,6 @@ static void add_label_itself(const struct xent_job *job, size_t n, struct worksp
     }
 }
 
-/* Whether it has to be known how many classes of a row are not masked. */
-static bool counts_classes(const struct xent_job *job) {
-    return job->shares || (job->second && job->problem->curvature_kind == XENT_LIGHTGBM);
-}
-
 /* The rows' coefficients, as xent_take_coefficients has them. */
 static void take_coefficients(const struct xent_job *job, const struct group *group,
                               struct workspace *work) {
@@ -515,7 +510,7 @@ static void take_coefficients(const struct xent_job *job, const struct group *gr
     if (job->dense_labels) {
         take_distributions(job, group, work);
     }
-    if (counts_classes(job) || xent_has(job, INDICES)) {
+    if (xent_counts_classes(job) || xent_has(job, INDICES)) {
         job->kernels->lanes_spread(tile, low_of(work), NULL, job->options->class_weight,
                                    &work->rows, weights->counts);
     }
@@ -643,7 +638,7 @@ static void take_second(const struct xent_job *job, size_t n, struct workspace *
     struct second *const second = work->second;
     struct xent_lanes_bend *const bend = &second->bend;
     const struct xent_rows *const rows = &work->rows;
-    for (size_t i = 0; counts_classes(job) && i < n; i++) {
+    for (size_t i = 0; xent_counts_classes(job) && i < n; i++) {
         const bool present = rows->target_logit[i] > -INFINITY;
         second->unmasked[i] = work->weights->counts[i] + present;
     }
@@ -717,7 +712,8 @@ static void subtract_labels(const struct xent_job *job, const struct xent_tile *
 
 /* Both derivatives, or the product alone. Returns where the values are. */
 static const struct xent_tile *emit_second(const struct xent_job *job, const struct group *group,
-                                           struct workspace *work, struct second *second) {
+                                           struct workspace *work) {
+    struct second *const second = work->second;
     const struct xent_problem *const problem = job->problem;
     const struct xent_tile *const tile = &group->tile;
     second->tile = *tile;
@@ -767,7 +763,7 @@ static void run_group(const struct xent_job *job, const struct group *group,
     if (xent_has(job, VALUES)) {
         const struct xent_tile *values = &group->tile;
         if (job->second) {
-            values = emit_second(job, group, work, work->second);
+            values = emit_second(job, group, work);
         } else {
             emit(job, group, work);
         }

@@ -324,6 +324,7 @@ static void reduce_half_block(const struct xent_job *job, const struct row *row,
     aside->source = from.data;
     aside->source_stride = sizeof(uint16_t);
     aside->beside = NULL;
+    aside->beside_size = 0;
     aside->ahead_peaks = NULL;
     aside->keeps_skip = false;
     aside->spread = NULL;
@@ -337,6 +338,7 @@ static void reduce_half_block(const struct xent_job *job, const struct row *row,
 static void fetch_labels(const struct xent_job *job, const struct row *row, struct block block,
                          struct xent_aside *aside) {
     aside->beside = NULL;
+    aside->beside_size = 0;
     if (!job->dense_labels) {
         return;
     }

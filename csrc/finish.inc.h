@@ -572,8 +572,8 @@ XENT_INLINE void factor_vector(struct pair value, vec exponent, bool single,
                   power_of_two(post), single);
 }
 
-/* scale * (a - b), no less than -30000; where it would be, its low part is not less than all that
- * is left. */
+/* scale * (a - b), no less than -30000: where it would be, what rounding lost of it may be more
+ * than that, and is left out. */
 XENT_INLINE struct pair scaled_difference(double a, double b, double scale, bool single) {
     struct pair x = subtract(number(a), number(b), single);
     if (scale != 1) {

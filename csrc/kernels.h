@@ -350,7 +350,7 @@ struct xent_aside {
     KERNEL(lanes_emit_less, void,                                                                  \
            (const struct xent_tile *tile, const struct xent_factors *factors,                      \
             const struct xent_lanes_less *less))                                                   \
-    /* To a tile of the same shape, or without one times what is there, a vector. */               \
+    /* What terms give goes to `out`; of a `product` it takes the place of the vector there. */    \
     KERNEL(lanes_bend, void,                                                                       \
            (const struct xent_tile *terms, const struct xent_lanes_bend *bend,                     \
             const struct xent_tile *out, bool product))                                            \

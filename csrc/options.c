@@ -106,11 +106,6 @@ static const char *weights_of(const struct xent_job *job, size_t begin) {
     return weights ? weights + begin * job->itemsize : NULL;
 }
 
-/* Whether what is noted of a block's classes says how many of them are not masked. */
-static bool counts_classes(const struct xent_job *job) {
-    return job->shares || (job->second && job->problem->curvature_kind == XENT_LIGHTGBM);
-}
-
 /* Whether reduce forms the spread of all classes. It does so or not for all rows of a job: what
  * comes out differs in its last bits. Beside labels it has none of its loops to spare. */
 static bool spreads_on_the_way(const struct xent_job *job) {
@@ -144,13 +139,13 @@ void xent_note_block(const struct xent_job *job, const struct xent_place *at, si
             note->label *= xent_class_weight(job, note->kept);
         }
     }
-    if (counts_classes(job) && !spreads_on_the_way(job)) {
+    if (xent_counts_classes(job) && !spreads_on_the_way(job)) {
         job->kernels->spread(logits, size, kept, top, NULL, weights, &note->weights);
     }
 }
 
 struct xent_spread *xent_spread_to_note(const struct xent_job *job, struct xent_note *note) {
-    return counts_classes(job) && spreads_on_the_way(job) ? &note->weights : NULL;
+    return xent_counts_classes(job) && spreads_on_the_way(job) ? &note->weights : NULL;
 }
 
 bool xent_has_masked(const struct xent_note *note, size_t size) {
@@ -262,7 +257,7 @@ static void add_block(struct sums *sums, double factor, const struct xent_spread
 static double count_unmasked(const struct xent_job *job, const struct xent_note *notes,
                              size_t count) {
     double unmasked = 0;
-    for (size_t i = 0; counts_classes(job) && i < count; i++) {
+    for (size_t i = 0; xent_counts_classes(job) && i < count; i++) {
         unmasked += notes[i].weights.count;
         unmasked += notes[i].kept != XENT_NO_CLASS && notes[i].logit > -INFINITY;
     }

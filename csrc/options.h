@@ -43,6 +43,11 @@ static inline double xent_class_share(const struct xent_options *options, double
     return smoothing > 0 && unmasked > 0 ? weight * smoothing / unmasked : 0;
 }
 
+/* Whether it has to be known how many classes of a row are not masked. */
+static inline bool xent_counts_classes(const struct xent_job *job) {
+    return job->shares || (job->second && job->problem->curvature_kind == XENT_LIGHTGBM);
+}
+
 /* v, the weight of a row with options: zero if the row does not count. */
 double xent_row_weight(const struct xent_job *job, const struct xent_place *at);
 /* Those of n rows in a line, whose labels are known if there are any. */
