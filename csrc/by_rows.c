@@ -128,7 +128,7 @@ static struct layout layout_of(const struct xent_job *job) {
 size_t xent_rows_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
     const size_t space = size.sums + size.notes + size.exps + size.factors + size.slopes +
-                         4 * size.listed + size.findings;
+                         5 * size.listed + size.findings;
     return 2 * size.scalars + size.spaces * space + size.whole_sums + size.whole_notes + size.load +
            size.lows + size.store + size.peaks + 2 * size.labels + size.bent + size.vector +
            size.terms + size.uncapped + size.best + size.edge;
@@ -157,6 +157,7 @@ static void divide_workspace(const struct xent_job *job, int member, struct work
             .slopes = take(&p, size.slopes),
             .listed = {.class = take(&p, size.listed),
                        .coefficient = take(&p, size.listed),
+                       .beyond = take(&p, size.listed),
                        .logit = take(&p, size.listed),
                        .weight = take(&p, size.listed)},
             .findings = take(&p, size.findings),
@@ -727,11 +728,9 @@ static void emit_listed(const struct xent_job *job, const struct row *row, struc
         const bool apart = class == note->kept;
         const double kept = apart ? 0 : xent_real(job, row->exps + offset);
         const double slope = xent_slope(job, row->space->slopes, class);
-        const double weight = job->options->class_weight ? job->options->class_weight[class] : 1;
-        const double share = kept < 0 ? 0 : row->shares.weights * weight;
         double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
         q = apart ? scaled_share_of_kept(job, row, note) : q;
-        const double value = q - xent_weighed(row->space->listed.coefficient[k] + share, upstream);
+        const double value = q - xent_weighed(row->space->listed.coefficient[k], upstream);
         xent_write_value(job, &row->at, class, value * slope);
     }
 }
@@ -749,7 +748,7 @@ static void bend_listed(const struct xent_job *job, const struct row *row, struc
         const size_t offset = (class - block.begin) * job->itemsize;
         const double slope = xent_slope(job, row->space->slopes, class);
         const double cap = fmax(-1, fmin(1, xent_real(job, tanh + offset)));
-        const double gradient = -upstream * row->space->listed.coefficient[k] * slope;
+        const double gradient = -upstream * row->space->listed.beyond[k] * slope;
         const double component = vector ? xent_real(job, vector + offset) : 1;
         const double x = gradient * row->second.by_tanh * cap * component;
         xent_set_real(job, bent + offset, xent_real(job, bent + offset) + x);

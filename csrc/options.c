@@ -264,20 +264,22 @@ static double count_unmasked(const struct xent_job *job, const struct xent_note 
     return unmasked;
 }
 
-/* What each class gets that is not listed, of what the listed ones lack of one; their coefficients
- * become what is subtracted there, without that share. */
-static double weigh_listed(const struct xent_job *job, double factor, double unmasked, double sum,
-                           struct xent_listed *listed) {
-    double others = unmasked;
+/* The listed classes' probabilities, whose sum is given, become coefficients. Returns what each of
+ * the others gets of that which these lack of one; a listed one does not, and so it is not part of
+ * its coefficient: it may be 1e14 times as large. */
+static double weigh_listed(const struct xent_job *job, const struct xent_coefficients *c,
+                           double sum, struct xent_listed *listed) {
+    double others = c->unmasked;
     for (size_t k = 0; k < listed->count; k++) {
         others -= listed->logit[k] > -INFINITY;
     }
     const bool spreads = job->options->labels.spread_tail && others > 0 && sum < 1;
-    const double share = spreads ? factor * (1 - sum) / others : 0;
+    const double share = spreads ? c->labels * (1 - sum) / others : 0;
     for (size_t k = 0; k < listed->count; k++) {
-        const bool masked = listed->logit[k] == -INFINITY;
-        listed->coefficient[k] *= factor * listed->weight[k];
-        listed->coefficient[k] -= masked ? 0 : share * listed->weight[k];
+        const double shared = listed->logit[k] > -INFINITY ? listed->weight[k] : 0;
+        const double label = listed->coefficient[k] * c->labels * listed->weight[k];
+        listed->coefficient[k] = label + c->weights * shared;
+        listed->beyond[k] = label - share * shared;
     }
     return share;
 }
@@ -315,16 +317,18 @@ xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
     }
     if (job->listed_labels) {
         const double sum = read_listed(job, at, known, listed);
-        c.weights += weigh_listed(job, c.labels, unmasked, sum, listed);
-        own = 0;
+        c.weights += weigh_listed(job, &c, sum, listed);
+        own = c.weights * kept->weight;
         for (size_t k = 0; k < listed->count; k++) {
             if (listed->class[k] == kept->kept) {
                 own = listed->coefficient[k];
             } else {
                 const double top = sums.top > -INFINITY ? sums.top : 0;
-                add_class(&sums, listed->coefficient[k], top - listed->logit[k]);
+                add_class(&sums, listed->beyond[k], top - listed->logit[k]);
             }
         }
+    } else {
+        own += c.weights * kept->weight;
     }
     for (size_t i = 0; has_others(job) && i < count; i++) {
         const struct xent_note *note = &notes[i];
@@ -339,7 +343,7 @@ xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
                       sums.top - (note->logit + note->low));
         }
     }
-    rows->own[lane] = own + c.weights * kept->weight;
+    rows->own[lane] = own;
     rows->rest[lane] = sums.rest.high + sums.rest.low;
     rows->spread[lane] = sums.spread.high + sums.spread.low;
     rows->top[lane] = sums.top > -INFINITY ? sums.top : 0;

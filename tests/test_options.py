@@ -617,6 +617,18 @@ def test_listed_labels_are_not_rounded_together(rng, dtype, classes):
         assert ulps(actual, exact) <= (1 if dtype == np.float32 else 8)  # of float64 the oracle is rounded, too
 
 
+@pytest.mark.parametrize("classes", [10, 200, 5000])
+def test_a_listed_class_beside_a_large_share_of_the_others(rng, dtype, classes):
+    """It does not get that share, beside which its own probability is nothing."""
+    x = rng.normal(size=(2, classes)).astype(dtype)
+    x[:, 1] = -60
+    labels = np.array([[1, 0], [3, 1]]), np.array([[1e-14, 1e-3], [1e-3, 1e-14]])
+    options = {"tail": "uniform", "label_smoothing": 1e-13, "reduction": "none"}
+    grad = xent.cross_entropy_grad(x, labels, **options)
+    exact = reference.cross_entropy_grad(x.astype(np.float64), labels, **options)
+    np.testing.assert_allclose(grad[:, 1], exact[:, 1], rtol=1e-6 if dtype == np.float32 else 1e-13)
+
+
 def test_infinite_logits_with_a_softcap(dtype):
     loss, grad = xent.cross_entropy_and_grad(np.array([[0, -inf, 1]], dtype), [0], softcap=5)
     assert loss == xent.cross_entropy(np.array([[0, 1]], dtype), [0], softcap=5)
