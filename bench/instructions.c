@@ -156,9 +156,7 @@ int main(int argc, char **argv) {
             .dtype = XENT_F32,
         };
     }
-    const bool has_options =
-        options.label_smoothing > 0 || options.softcap > 0 || operation->has_probabilities;
-    problem.options = has_options ? &options : NULL;
+    problem.options = &options;
     const struct xent_evaluation evaluation = {
         .log_prob = allocate(rows, sizeof *evaluation.log_prob),
         .entropy = allocate(rows, sizeof *evaluation.entropy),

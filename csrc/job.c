@@ -57,6 +57,12 @@ static void note_properties(struct xent_job *job) {
     job->request = request_of(job);
 }
 
+/* Whether there are options, in this shard or in another one of the row. */
+static bool has_options(const struct xent_problem *problem) {
+    const bool knows_whole = problem->statistics && problem->statistics->whole;
+    return problem->options && (knows_whole || !xent_say_nothing(problem->options));
+}
+
 struct xent_job xent_make_job(const struct xent_problem *problem) {
     static const struct xent_options none = {.scale = 1};
     const struct xent_options *const options = problem->options ? problem->options : &none;
@@ -76,7 +82,7 @@ struct xent_job xent_make_job(const struct xent_problem *problem) {
      * clearing them takes a tenth of the time of a small call. */
     struct xent_job job;
     job.problem = problem;
-    job.options = second ? options : problem->options;
+    job.options = second || has_options(problem) ? options : NULL;
     job.second = second;
     job.class_weight = NULL;
     job.denominator = 1;

@@ -198,7 +198,9 @@ struct xent_problem {
     double denominator;
     double *lse; /* rows doubles, C order, or NULL; 0 of rows that do not count */
 
-    const struct xent_options *options; /* NULL: none */
+    /* NULL, or a scale of 1 and nothing else: none; but with statistics of whole rows only NULL is
+     * none, for what other shards have is not known */
+    const struct xent_options *options;
     /* NULL: none; else there are neither values nor losses, and of the options what makes z of x */
     const struct xent_evaluation *evaluation;
     const struct xent_statistics *statistics; /* NULL: the logits are whole rows */

@@ -424,10 +424,7 @@ def run(
     if ignore is not None and -2**63 <= ignore < 2**64:
         options.ignores = True
         options.ignored = <int64_t>(ignore if ignore < 2**63 else ignore - 2**64)
-    if (
-        mask is not None or probabilities is not None or weight is not None or sample_weight is not None
-        or options.ignores or label_smoothing != 0 or z_loss != 0 or scale != 1 or softcap != 0 or not plain
-    ):
+    if whole is None or not plain:
         problem.options = &options
     with nogil:
         status = xent_run(&problem)
@@ -474,8 +471,7 @@ def run_evaluation(
     problem.lse = doubles(lse)
     problem.threads = threads
     fill_transformation(&options, mask, scale, softcap)
-    if mask is not None or scale != 1 or softcap != 0:
-        problem.options = &options
+    problem.options = &options
     evaluation.log_prob = doubles(log_prob)
     evaluation.entropy = doubles(entropy)
     evaluation.argmax = integers(argmax)
@@ -704,22 +700,18 @@ def run_directly(
             problem.loss = few_losses
         problem.loss_reduced = &reduced
     problem.mean = mean
-    if not (
-        labels and weight is sample_weight is ignore is softcap is None
-        and <double>label_smoothing == 0 and <double>z_loss == 0 and <double>scale == 1
-    ):
-        memset(&options, 0, sizeof(options))
-        if not labels:
-            fill_labels(&options.labels, t, None, False)
-        if ignore is not None:
-            options.ignores = True
-            options.ignored = <int64_t>ignore
-        options.class_weight = doubles(class_weight)
-        options.row_weight = row_array(row_weight)
-        options.label_smoothing = <double>label_smoothing
-        options.z_loss = <double>z_loss
-        fill_transformation(&options, None, scale, 0 if softcap is None else softcap)
-        problem.options = &options
+    memset(&options, 0, sizeof(options))
+    if not labels:
+        fill_labels(&options.labels, t, None, False)
+    if ignore is not None:
+        options.ignores = True
+        options.ignored = <int64_t>ignore
+    options.class_weight = doubles(class_weight)
+    options.row_weight = row_array(row_weight)
+    options.label_smoothing = <double>label_smoothing
+    options.z_loss = <double>z_loss
+    fill_transformation(&options, None, scale, 0 if softcap is None else softcap)
+    problem.options = &options
     with nogil:
         status = xent_run(&problem)
     if status == XENT_TARGET_OUT_OF_RANGE:
@@ -770,10 +762,9 @@ def map_directly(object logits, object axis, object scale, object out, int outpu
     else:
         problem.values = row_array(result)
         problem.values_stride = problem.logits_stride
-    if <double>scale != 1:
-        memset(&options, 0, sizeof(options))
-        fill_transformation(&options, None, scale, 0)
-        problem.options = &options
+    memset(&options, 0, sizeof(options))
+    fill_transformation(&options, None, scale, 0)
+    problem.options = &options
     with nogil:
         status = xent_run(&problem)
     check(status)
