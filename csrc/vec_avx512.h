@@ -92,22 +92,26 @@ XENT_INLINE __m512 f32_of_bf16(const char *p) {
 
 XENT_INLINE __m256i as_f16(__m512 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 
-/* As bf16_of_float, in lanes of 32 bits, but for a NaN, and before it is shifted. */
+XENT_INLINE __m256i high_halves(__m512i bits) {
+    static const uint16_t from[32] = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+    return _mm512_castsi512_si256(_mm512_permutexvar_epi16(_mm512_loadu_si512(from), bits));
+}
+
+/* As bf16_of_float, in lanes of 32 bits, but for a NaN, and with what is cut off. */
 XENT_INLINE __m512i rounded_to_bf16(__m512i bits) {
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), set1_epi32(1));
-    return _mm512_add_epi32(_mm512_add_epi32(bits, set1_epi32(0x7fff)), odd);
+    const __mmask16 odd = _mm512_test_epi32_mask(bits, set1_epi32(0x10000));
+    const __m512i half = _mm512_mask_blend_epi32(odd, set1_epi32(0x7fff), set1_epi32(0x8000));
+    return _mm512_add_epi32(bits, half);
 }
 
 XENT_INLINE __m256i numbers_as_bf16(__m512 x) {
-    const __m512i rounded = rounded_to_bf16(_mm512_castps_si512(x));
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+    return high_halves(rounded_to_bf16(_mm512_castps_si512(x)));
 }
 
 XENT_INLINE __m256i as_bf16(__m512 x) {
     const __m512i bits = _mm512_castps_si512(x), quiet = set1_epi32(0x400000);
     const __mmask16 is_none = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    const __m512i all = _mm512_mask_or_epi32(rounded_to_bf16(bits), is_none, bits, quiet);
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(all, 16));
+    return high_halves(_mm512_mask_or_epi32(rounded_to_bf16(bits), is_none, bits, quiet));
 }
 #include "vec_halves_avx.h"
 
