@@ -356,7 +356,8 @@ static void take_listed(const struct xent_job *job, const struct xent_place *at,
     const struct xent_labels *const given = &job->options->labels;
     bool listed[XENT_TILE_CLASSES] = {false};
     size_t class[XENT_TILE_CLASSES], classes = 0;
-    double label[XENT_TILE_CLASSES], sum = 0; /* of each class that is listed */
+    double label[XENT_TILE_CLASSES]; /* of each class that is listed */
+    struct two sum = {0, 0};
     struct xent_listing listing;
     for (size_t begin = 0; begin < given->listed; begin += listing.count) {
         xent_read_listing(job, at, begin, &listing);
@@ -368,14 +369,15 @@ static void take_listed(const struct xent_job *job, const struct xent_place *at,
                 label[k] = 0;
             }
             label[k] += listing.probability[n];
-            sum += listing.probability[n];
+            sum = add_term(sum, listing.probability[n]);
         }
     }
     for (size_t i = 0; i < classes; i++) {
         add_label(job, class[i], label[class[i]], to);
     }
-    if (given->spread_tail && sum < 1) {
-        share_tail(job, 1 - sum, listed, kept_logit, to);
+    const double lacking = (1 - sum.high) - sum.low;
+    if (given->spread_tail && lacking > 0) {
+        share_tail(job, lacking, listed, kept_logit, to);
     }
 }
 

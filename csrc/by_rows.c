@@ -128,7 +128,7 @@ static struct layout layout_of(const struct xent_job *job) {
 size_t xent_rows_workspace(const struct xent_job *job) {
     const struct layout size = layout_of(job);
     const size_t space = size.sums + size.notes + size.exps + size.factors + size.slopes +
-                         5 * size.listed + size.findings;
+                         4 * size.listed + size.findings;
     return 2 * size.scalars + size.spaces * space + size.whole_sums + size.whole_notes + size.load +
            size.lows + size.store + size.peaks + 2 * size.labels + size.bent + size.vector +
            size.terms + size.uncapped + size.best + size.edge;
@@ -157,7 +157,6 @@ static void divide_workspace(const struct xent_job *job, int member, struct work
             .slopes = take(&p, size.slopes),
             .listed = {.class = take(&p, size.listed),
                        .coefficient = take(&p, size.listed),
-                       .beyond = take(&p, size.listed),
                        .logit = take(&p, size.listed),
                        .weight = take(&p, size.listed)},
             .findings = take(&p, size.findings),
@@ -713,50 +712,43 @@ static void emit_kept(const struct xent_job *job, const struct row *row, size_t 
     }
 }
 
-/* The gradient where the label lists classes. */
-static void emit_listed(const struct xent_job *job, const struct row *row, struct block block,
-                        const struct outlet *outlet) {
-    const double upstream = row->scalars->upstream[row->lane];
-    const struct xent_factor *factor = &outlet->emission.factor;
-    for (size_t k = 0; k < row->space->listed.count; k++) {
-        const size_t class = row->space->listed.class[k] - job->offset;
-        if (!block_has(block, class) || class == row->target) {
-            continue;
-        }
-        const size_t offset = class * job->itemsize;
-        const struct xent_note *note = &row->space->blocks.notes[class / XENT_BLOCK];
-        const bool apart = class == note->kept;
-        const double kept = apart ? 0 : xent_real(job, row->exps + offset);
-        const double slope = xent_slope(job, row->space->slopes, class);
-        double q = (kept < 0 ? 0 : kept) * (factor->high + factor->low) * factor->post;
-        q = apart ? scaled_share_of_kept(job, row, note) : q;
-        const double value = q - xent_weighed(row->space->listed.coefficient[k], upstream);
-        xent_write_value(job, &row->at, class, value * slope);
-    }
+/* What a block's terms have of a class, or its note; the factor is that of what is asked for. */
+static double share_at(const struct xent_job *job, const struct row *row, size_t class,
+                       const struct xent_factor *factor) {
+    const double e = fmax(0, xent_real(job, row->exps + class * job->itemsize));
+    return e * (factor->high + factor->low) * factor->post;
 }
 
-/* With softcap the gradient is part of second derivatives, and where the label lists classes it
- * has another part there. */
-static void bend_listed(const struct xent_job *job, const struct row *row, struct block block,
-                        const char *tanh, char *bent, const char *vector) {
+/* The gradient at the k-th class that the label lists, a number of the shard's. */
+static double gradient_at_listed(const struct xent_job *job, const struct row *row, size_t k,
+                                 const struct outlet *outlet) {
+    const size_t class = row->space->listed.class[k] - job->offset;
+    const struct xent_note *note = &row->space->blocks.notes[class / XENT_BLOCK];
+    const double q = class == note->kept ? scaled_share_of_kept(job, row, note)
+                                         : share_at(job, row, class, &outlet->emission.factor);
     const double upstream = row->scalars->upstream[row->lane];
+    const double value = q - xent_weighed(row->space->listed.coefficient[k], upstream);
+    return value * xent_slope(job, row->space->slopes, class);
+}
+
+/* Whether the k-th class that the label lists is in the block, and not kept apart by the row. */
+static bool lists(const struct xent_job *job, const struct row *row, size_t k, struct block block) {
+    const size_t class = row->space->listed.class[k] - job->offset;
+    return block_has(block, class) && class != row->target;
+}
+
+static void emit_listed(const struct xent_job *job, const struct row *row, struct block block,
+                        const struct outlet *outlet) {
     for (size_t k = 0; k < row->space->listed.count; k++) {
-        const size_t class = row->space->listed.class[k];
-        if (!block_has(block, class) || class == row->target) {
-            continue;
+        if (lists(job, row, k, block)) {
+            const size_t class = row->space->listed.class[k] - job->offset;
+            xent_write_value(job, &row->at, class, gradient_at_listed(job, row, k, outlet));
         }
-        const size_t offset = (class - block.begin) * job->itemsize;
-        const double slope = xent_slope(job, row->space->slopes, class);
-        const double cap = fmax(-1, fmin(1, xent_real(job, tanh + offset)));
-        const double gradient = -upstream * row->space->listed.beyond[k] * slope;
-        const double component = vector ? xent_real(job, vector + offset) : 1;
-        const double x = gradient * row->second.by_tanh * cap * component;
-        xent_set_real(job, bent + offset, xent_real(job, bent + offset) + x);
     }
 }
 
 /* The class that a block keeps apart: if the row does, 1 - q would cancel. The gradient is that
- * which has been emitted, but for listed classes. */
+ * which has been emitted. */
 static struct xent_point point_at_kept(const struct xent_job *job, const struct row *row,
                                        const struct xent_note *note, const char *gradient) {
     const struct xent_rows *rows = row->scalars;
@@ -781,11 +773,40 @@ static struct xent_point point_at_kept(const struct xent_job *job, const struct 
     return point;
 }
 
+/* With softcap the gradient is part of second derivatives, and where the label lists classes it is
+ * another than the terms tell. */
+static void bend_listed(const struct xent_job *job, const struct row *row, struct block block,
+                        const struct outlet *outlet, const struct xent_bend *bend) {
+    for (size_t k = 0; k < row->space->listed.count; k++) {
+        if (!lists(job, row, k, block)) {
+            continue;
+        }
+        const size_t class = row->space->listed.class[k];
+        const size_t offset = (class - block.begin) * job->itemsize;
+        const struct xent_note *note = &row->space->blocks.notes[class / XENT_BLOCK];
+        const double q = class == note->kept ? share_of_kept(job, row, note)
+                                             : share_at(job, row, class, &bend->shares);
+        const char *const tanh = bend->tanh, *const vector = bend->vector;
+        const double slope = xent_slope(job, row->space->slopes, class);
+        const double component = vector ? xent_real(job, vector + offset) : 1;
+        const struct xent_point point = {
+            .q = q,
+            .others = 1 - q,
+            .slope = slope,
+            .tanh = fmax(-1, fmin(1, xent_real(job, tanh + offset))), /* masked: -inf */
+            .gradient = gradient_at_listed(job, row, k, outlet),
+            .component = component,
+            .away = slope * component - row->second.mean,
+        };
+        xent_set_real(job, (char *)bend->out + offset, xent_second_at(job, &row->second, &point));
+    }
+}
+
 /* Second derivatives of a block: of its terms, and with softcap of its gradient, where that has
  * been emitted, and of its logits as they are loaded. */
 static void bend_block(const struct xent_job *job, const struct row *row,
                        const struct workspace *work, size_t index, const void *gradient,
-                       const struct xent_logits *logits) {
+                       const struct outlet *outlet, const struct xent_logits *logits) {
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
     const struct xent_second *second = &row->second;
@@ -823,7 +844,7 @@ static void bend_block(const struct xent_job *job, const struct row *row,
         xent_set_real(job, work->bent + kept, xent_second_at(job, second, &point));
     }
     if (caps) {
-        bend_listed(job, row, block, logits->u, work->bent, vector);
+        bend_listed(job, row, block, outlet, &bend);
     }
 }
 
@@ -871,7 +892,7 @@ static void complete_block(const struct xent_job *job, const struct row *row,
     if (job->second) {
         end_edge(work);
         if (row->counts) {
-            bend_block(job, row, work, index, out, &capped);
+            bend_block(job, row, work, index, out, outlet, &capped);
         } else {
             memset(work->bent, 0, block.size * job->itemsize);
         }

@@ -190,16 +190,16 @@ void xent_read_listing(const struct xent_job *job, const struct xent_place *at, 
     }
 }
 
-/* Each class once, with the sum of its probabilities; returns the sum of all. */
+/* Each class once, with the sum of its probabilities; returns what all lack of one. */
 static double read_listed(const struct xent_job *job, const struct xent_place *at,
                           const struct xent_listed_class *known, struct xent_listed *listed) {
     if (xent_has(job, TARGET)) {
         listed->count = 0;
         add_listed(job, at, xent_read_class(job, at), NULL, listed);
         listed->coefficient[0] = 1;
-        return 1;
+        return 0;
     }
-    double sum = 0;
+    struct two sum = {0, 0};
     listed->count = 0;
     struct xent_listing listing;
     for (size_t begin = 0; begin < job->options->labels.listed; begin += listing.count) {
@@ -215,10 +215,10 @@ static double read_listed(const struct xent_job *job, const struct xent_place *a
                 add_listed(job, at, class, known ? &known[begin + i] : NULL, listed);
             }
             listed->coefficient[k] += probability;
-            sum += probability;
+            sum = add_term(sum, probability);
         }
     }
-    return sum;
+    return (1 - sum.high) - sum.low;
 }
 
 /* ---- Rows --------------------------------------------------------------------------------------
@@ -264,24 +264,19 @@ static double count_unmasked(const struct xent_job *job, const struct xent_note 
     return unmasked;
 }
 
-/* The listed classes' probabilities, whose sum is given, become coefficients. Returns what each of
- * the others gets of that which these lack of one; a listed one does not, and so it is not part of
- * its coefficient: it may be 1e14 times as large. */
-static double weigh_listed(const struct xent_job *job, const struct xent_coefficients *c,
-                           double sum, struct xent_listed *listed) {
-    double others = c->unmasked;
+/* The part of every class that a listed one has, too, unless it is masked. */
+static double shared_weight(const struct xent_listed *listed, size_t k) {
+    return listed->logit[k] > -INFINITY ? listed->weight[k] : 0;
+}
+
+/* What each of the other classes gets of that which the listed ones lack of one. */
+static double share_of_tail(const struct xent_job *job, double unmasked, double lacking,
+                            const struct xent_listed *listed) {
+    double others = unmasked;
     for (size_t k = 0; k < listed->count; k++) {
         others -= listed->logit[k] > -INFINITY;
     }
-    const bool spreads = job->options->labels.spread_tail && others > 0 && sum < 1;
-    const double share = spreads ? c->labels * (1 - sum) / others : 0;
-    for (size_t k = 0; k < listed->count; k++) {
-        const double shared = listed->logit[k] > -INFINITY ? listed->weight[k] : 0;
-        const double label = listed->coefficient[k] * c->labels * listed->weight[k];
-        listed->coefficient[k] = label + c->weights * shared;
-        listed->beyond[k] = label - share * shared;
-    }
-    return share;
+    return job->options->labels.spread_tail && others > 0 && lacking > 0 ? lacking / others : 0;
 }
 
 /* The largest logit but that of `kept`. */
@@ -316,15 +311,22 @@ xent_take_coefficients(const struct xent_job *job, const struct xent_place *at,
         own *= kept->label;
     }
     if (job->listed_labels) {
-        const double sum = read_listed(job, at, known, listed);
-        c.weights += weigh_listed(job, &c, sum, listed);
+        const double lacking = read_listed(job, at, known, listed);
+        const double smoothed = c.weights;
+        const double tail = c.labels * share_of_tail(job, unmasked, lacking, listed);
+        c.weights += tail;
         own = c.weights * kept->weight;
         for (size_t k = 0; k < listed->count; k++) {
+            /* Never their difference: a share may be 1e14 times what is listed. */
+            const double label = c.labels * listed->coefficient[k] * listed->weight[k];
+            const double shared = shared_weight(listed, k);
+            listed->coefficient[k] = label + smoothed * shared;
             if (listed->class[k] == kept->kept) {
                 own = listed->coefficient[k];
             } else {
                 const double top = sums.top > -INFINITY ? sums.top : 0;
-                add_class(&sums, listed->beyond[k], top - listed->logit[k]);
+                add_class(&sums, label, top - listed->logit[k]);
+                add_class(&sums, -tail * shared, top - listed->logit[k]);
             }
         }
     } else {

@@ -18,12 +18,11 @@ struct xent_note {
     double dot, component;
 };
 
-/* The classes that a row's label lists, each once: c_j, what of it is beyond the share of every
- * class, their logits and weights. */
+/* The classes that a row's label lists, each once: c_j, their logits and weights. */
 struct xent_listed {
     size_t count;
     size_t *class;
-    double *coefficient, *beyond, *logit, *weight;
+    double *coefficient, *logit, *weight;
 };
 
 /* c_j = labels * t_j w_j + weights * w_j; the second where a class is not masked. */

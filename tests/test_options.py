@@ -35,10 +35,10 @@ SUBNORMAL_STEPS = 1.5
 ROUNDINGS_OF_SCALE = 2
 ROUNDINGS_OF_SOFTCAP = 6
 
-FEW = {"rows": [(), (1,), (3,), (2, 3), (67,)], "classes": [1, 2, 3, 5, 10, 16, 17, 33, 64, 100, 127, 128]}
+FEW = {"rows": [(), (1,), (3,), (2, 3), (67,)], "classes": [1, 2, 3, 5, 10, 16, 17, 33, 64, 128, 129, 191, 192]}
 MANY = {
     "rows": [(), (1,), (3,)],
-    "classes": [129, 130, 200, 1000, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 16, 2 * BLOCK + 3],
+    "classes": [193, 200, 1000, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 16, 2 * BLOCK + 3],
 }
 
 
@@ -277,7 +277,7 @@ def every_option(rng, shape, kind):
     return target, options
 
 
-@pytest.mark.parametrize("classes", [3, 10, 100, 129, 3000])
+@pytest.mark.parametrize("classes", [3, 10, 100, 129, 193, 3000])
 def test_a_scale_is_not_rounded(rng, classes):
     """Beside logits far from zero, rounding scale * x to a float would show."""
     x = rng.uniform(-3000, 3000, size=(40, classes)).astype(np.float32)
@@ -322,7 +322,7 @@ PER_ROW = ("sample_weight", "class_mask")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("classes", [3, 40, 128, 129, BLOCK, 2 * BLOCK + 900])
+@pytest.mark.parametrize("classes", [3, 40, 128, 129, 192, 193, BLOCK, 2 * BLOCK + 900])
 def test_a_row_depends_on_itself_alone(rng, dtype, classes, kind):
     shape = (70 if classes < 200 else 5, classes)
     x = rng.normal(size=shape, scale=4).astype(dtype)
@@ -391,7 +391,7 @@ def test_options_of_no_effect_change_little(rng, dtype, classes):
 # ---- Directed ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [3, 16, 40, 128, 129, 2050])
+@pytest.mark.parametrize("classes", [3, 16, 40, 128, 129, 192, 193, 2050])
 @pytest.mark.parametrize("options", [{"ignore_index": -100}, {"sample_weight": [1.0, 0.0, 2.0, 0.0, 1.0]}])
 def test_rows_that_do_not_count_are_zero_whatever_is_in_them(rng, dtype, classes, options):
     x, target = rng.normal(size=(5, classes)).astype(dtype), rng.integers(classes, size=5)
@@ -458,7 +458,7 @@ def test_no_rows(dtype, target):
     assert xent.cross_entropy_grad(x, target, z_loss=0.1).shape == (0, 3)
 
 
-@pytest.mark.parametrize("classes", [3, 17, 128, 129, 2100])
+@pytest.mark.parametrize("classes", [3, 17, 128, 129, 192, 193, 2100])
 def test_masked_classes(rng, dtype, classes):
     """A mask, -inf and leaving the classes out are the same; a masked target is infinitely wrong."""
     x = rng.normal(size=(4, classes), scale=3).astype(dtype)
@@ -507,7 +507,7 @@ def test_shapes_of_masks(rng, dtype):
     assert same_bits(xent.cross_entropy_grad(square, labels, axis=0, class_mask=mask), expected.T.copy())
 
 
-@pytest.mark.parametrize("classes", [2, 3, 17, 128, 129, BLOCK + 1])
+@pytest.mark.parametrize("classes", [2, 3, 17, 128, 129, 192, 193, BLOCK + 1])
 @pytest.mark.parametrize("q_others", [0.4, 1e-9, 1e-30])
 def test_one_hot_distributions_are_labels(rng, dtype, classes, q_others):
     """To the last bits of a confident row, of which 1 - q_c is all there is."""
@@ -549,7 +549,7 @@ def test_smoothing_leaves_masked_classes_out(rng, dtype):
 
 # The second is one of which sums in float err by four of their ulps
 @pytest.mark.parametrize("logit", [-inf, -1922014208.0, -3e38, -200.0, -140.0, 0.04, 250.04])
-@pytest.mark.parametrize("classes", [129, 200, BLOCK, 2 * BLOCK + 70])
+@pytest.mark.parametrize("classes", [193, 200, BLOCK, 2 * BLOCK + 70])
 def test_smoothing_counts_every_logit(rng, dtype, classes, logit):
     """Also those of which the exponentials are zero."""
     x = rng.normal(size=(5, classes)).astype(dtype)
@@ -574,7 +574,7 @@ def test_smoothing_counts_every_logit(rng, dtype, classes, logit):
     ]
 
 
-@pytest.mark.parametrize("classes", [6, 40, 129, 2100])
+@pytest.mark.parametrize("classes", [6, 40, 129, 193, 2100])
 @pytest.mark.parametrize("weight_of_target", [0.0, 2.0])
 def test_smoothing_of_a_masked_target(rng, dtype, classes, weight_of_target):
     """The target gets no share, nor do the others get its."""
@@ -604,7 +604,7 @@ def test_tails(rng, dtype):
     assert xent.cross_entropy(x, listed) == xent.cross_entropy(x, listed, tail="zero")
 
 
-@pytest.mark.parametrize("classes", [2, 10, 30, 46, 123, 128, 129])
+@pytest.mark.parametrize("classes", [2, 10, 24, 25, 46, 123, 128, 129, 193])
 def test_listed_labels_are_not_rounded_together(rng, dtype, classes):
     """Neither probabilities of a class that is listed twice nor the shares of a tail."""
     x = (rng.normal(size=(1000, classes)) * rng.choice([0, 3], size=(1000, 1))).astype(dtype)
@@ -624,9 +624,36 @@ def test_a_listed_class_beside_a_large_share_of_the_others(rng, dtype, classes):
     x[:, 1] = -60
     labels = np.array([[1, 0], [3, 1]]), np.array([[1e-14, 1e-3], [1e-3, 1e-14]])
     options = {"tail": "uniform", "label_smoothing": 1e-13, "reduction": "none"}
+    rtol = 2e-6 if dtype == np.float32 else 1e-12
     grad = xent.cross_entropy_grad(x, labels, **options)
     exact = reference.cross_entropy_grad(x.astype(np.float64), labels, **options)
-    np.testing.assert_allclose(grad[:, 1], exact[:, 1], rtol=1e-6 if dtype == np.float32 else 1e-13)
+    np.testing.assert_allclose(grad[:, 1], exact[:, 1], rtol=rtol)
+    for kind in ("exact", "xgboost"):
+        second = xent.cross_entropy_grad_hess(x, labels, softcap=40, hessian=kind, **options)
+        exact = reference.cross_entropy_grad_hess(x.astype(np.float64), labels, softcap=40, hessian=kind, **options)
+        for actual, expected in zip(second, exact, strict=True):
+            np.testing.assert_allclose(actual[:, 1], expected[:, 1], rtol=rtol)
+
+
+@pytest.mark.parametrize("classes", [10, 25, 200, 5000])
+def test_the_loss_of_a_listed_class_far_below_the_others(dtype, classes):
+    """Its distance times its probability is a number, beside its distance times the others' share."""
+    x = np.zeros((1, classes), dtype)
+    x[0, 2] = -1e20 if dtype == np.float32 else -1e10
+    labels = np.array([[2, 1]]), np.array([[2.0**-46, 0.5]])
+    exact = -x[0, 2].astype(np.float64) * 2.0**-46 + np.log(classes - 1)
+    assert ulps(xent.cross_entropy(x, labels, tail="uniform"), exact) <= (1 if dtype == np.float32 else 4)
+
+
+@pytest.mark.parametrize("classes", [11, 200])
+def test_probabilities_whose_sum_is_one_but_for_its_rounding(classes):
+    """Ten times the double nearest 0.1 are a little more than one, and their sum in double a little less."""
+    x = np.zeros((1, classes))
+    x[0, 10:] = -70
+    labels = np.arange(10)[np.newaxis], np.full((1, 10), 0.1)
+    grad = xent.cross_entropy_grad(x, labels, tail="uniform")
+    q = xent.softmax(x)
+    np.testing.assert_allclose(grad[0, 10:], q[0, 10:], rtol=1e-14)
 
 
 def test_infinite_logits_with_a_softcap(dtype):
@@ -660,7 +687,7 @@ def test_softcap_keeps_what_rounding_leaves_over(rng, dtype, classes):
     np.testing.assert_allclose(grad, exact, rtol=2.5e-7 if dtype == np.float32 else 1e-13, atol=1e-30)
 
 
-@pytest.mark.parametrize("classes", [3, 128, 130])
+@pytest.mark.parametrize("classes", [3, 128, 130, 193])
 @pytest.mark.parametrize("softcap", [None, 30.0])
 def test_a_masked_class_that_is_listed_before_others(dtype, classes, softcap):
     """Its share makes the loss infinite, whatever is added after it."""
@@ -1064,7 +1091,7 @@ def test_what_options_spread_keeps_its_digits(rng, dtype, classes, kind):
         assert np.all(np.abs(loss - exact) <= bound * exact)
 
 
-@pytest.mark.parametrize("classes", [10, 128, 129])
+@pytest.mark.parametrize("classes", [10, 128, 129, 192, 193])
 def test_a_class_that_is_listed_often(classes):
     """Its probability is their sum, which is formed before it is rounded."""
     x = np.zeros((1, classes), np.float32)
@@ -1074,7 +1101,7 @@ def test_a_class_that_is_listed_often(classes):
     assert ulps(xent.cross_entropy_grad(x, target), exact) <= 2
 
 
-@pytest.mark.parametrize("classes", [3, 129])
+@pytest.mark.parametrize("classes", [3, 129, 193])
 def test_a_masked_class_that_is_listed_twice(classes):
     x = np.zeros((1, classes))
     x[0, 1] = -inf
