@@ -27,7 +27,7 @@ from rich.console import Console
 
 from isas import isa_executor, supported_isas
 
-FEW, MANY = (2, 3, 4, 5, 8, 13, 16, 17, 24, 32, 40, 70), (129, 135, 144, 160)
+FEW, MANY = (2, 3, 4, 5, 8, 13, 16, 17, 24, 32, 40, 70), (193, 199, 208, 224)
 LIMIT = 128  # of few classes
 VARIATIONS = 256  # of a row, at once
 PATIENCE = 15  # steps without success

@@ -82,9 +82,8 @@ struct xent_near_one {
 /* Rows that are finished together at the most, and those whose scalars are in one vector. */
 enum { XENT_ROWS = 64, XENT_ROWS_AT_ONCE = 8 };
 
-/* The most classes of rows that lie side by side: from about so many on a row by itself fills the
- * vectors. A row's bits depend on it. */
-enum { XENT_TILE_CLASSES = 128 };
+/* The most classes of rows that lie side by side. */
+enum { XENT_TILE_CLASSES = 192 };
 
 /* Rows side by side: row i of class k is REAL number i from `cells + k * pitch` on. The pitch is
  * whole vectors, whose lanes beyond the rows hold numbers that do not matter. */

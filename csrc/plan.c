@@ -43,20 +43,33 @@ static bool in_fresh_pages(const struct xent_problem *problem) {
     return xent_is_fresh(row);
 }
 
+static const size_t MOST_WITH_TAIL = 24; /* classes */
+
 /* Whether rows that lie side by side can have these options. */
 static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool second = problem->curvature.data || problem->vector.data;
     const bool labels = problem->target.data || options->labels.probabilities.data;
+    /* A tail's shares are added one by one to what a tile has of a row. */
+    if (options->labels.spread_tail && problem->classes > MOST_WITH_TAIL) {
+        return false;
+    }
     if (options->softcap > 0) { /* an evaluation ranks the logits as they are before it, too */
         return labels && !problem->evaluation && !second;
     }
     return labels || xent_only_transform(options);
 }
 
+/* Of more classes a row by itself is as fast, for it fills the vectors; of doubles, which are half
+ * as many in a vector, from fewer on. One to four rows would be faster by themselves from 128 on,
+ * but a row's bits depend on this, and may not on how many there are. */
+static size_t most_in_lanes(const struct xent_problem *problem) {
+    return problem->dtype == XENT_F64 ? 128 : XENT_TILE_CLASSES;
+}
+
 static bool takes_lanes(const struct xent_problem *problem) {
-    return problem->classes <= XENT_TILE_CLASSES && (!problem->options || lanes_take(problem)) &&
-           !problem->statistics;
+    return problem->classes <= most_in_lanes(problem) &&
+           (!problem->options || lanes_take(problem)) && !problem->statistics;
 }
 
 /* Whether rows lie side by side in an array, and their classes do not: the last of the dimensions

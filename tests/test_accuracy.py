@@ -169,7 +169,7 @@ def test_permuting_classes_permutes_results(dtype, rng):
 
 
 def confident_and_ordinary(dtype, rng):
-    for classes in (2, 10, 129, 5000):
+    for classes in (2, 10, 129, 193, 5000):
         x = rng.normal(size=(8, classes), scale=3).astype(dtype)
         c = rng.integers(0, classes, 8)
         x[::2, :][np.arange(4), c[::2]] += 40
@@ -200,7 +200,7 @@ def test_the_loss_is_minus_log_softmax_at_the_target(dtype, rng):
 
 
 def test_a_row_has_the_same_bits_alone(dtype, rng):
-    for classes in (2, 10, 129, BLOCK + 3):
+    for classes in (2, 10, 129, 193, BLOCK + 3):
         x = rng.normal(size=(9, classes), scale=5).astype(dtype)
         x[3] *= 1000
         x[5] = np.nan

@@ -77,7 +77,7 @@ def special_values(dtype, rng):
     info = np.finfo(dtype)
     specials = [np.inf, -np.inf, np.nan, -np.nan, 0.0, -0.0, info.max, info.min]
     specials += [info.smallest_subnormal, -info.smallest_normal / 2, info.smallest_normal]
-    for classes in (1, 2, 10, 16, 17, 40, 129, BLOCK + 17):
+    for classes in (1, 2, 10, 16, 17, 40, 129, 193, BLOCK + 17):
         for chance in (0.02, 0.5, 1):
             for special in specials:
                 x = rng.normal(size=(4, classes)).astype(dtype)
@@ -146,7 +146,7 @@ def options(dtype, rng):
     """Every kernel that only options reach."""
     transformations = ({}, {"scale": 0.7}, {"softcap": 20.0, "scale": 1.3}, {"z_loss": 1e-3, "label_smoothing": 0.1})
     for floats in (dtype, np.float16) if dtype == np.float32 else (dtype,):
-        for classes in (1, 3, 10, 33, 129, BLOCK + 17, BLOCK + 907):
+        for classes in (1, 3, 10, 33, 129, 193, BLOCK + 17, BLOCK + 907):
             x = (rng.normal(size=(5, classes)) * 10).astype(floats)
             x[3, rng.random(classes) < 0.3] = -np.inf
             labels = rng.dirichlet(np.ones(classes), size=5)
@@ -166,7 +166,7 @@ def options(dtype, rng):
 def second_derivatives(dtype, rng):
     """Rows side by side and one after the other, with what each has of its own."""
     for floats in (dtype, np.float16) if dtype == np.float32 else (dtype,):
-        for classes in (1, 3, 10, 33, 129, BLOCK + 17, BLOCK + 907):
+        for classes in (1, 3, 10, 33, 129, 193, BLOCK + 17, BLOCK + 907):
             x = (rng.normal(size=(5, classes)) * 5).astype(floats)
             x[3, rng.random(classes) < 0.3] = -np.inf
             x[4, 0] = 60
@@ -180,7 +180,7 @@ def second_derivatives(dtype, rng):
 
 
 def evaluations(dtype, rng):
-    for classes in (1, 3, 10, 33, 129, BLOCK + 17, BLOCK + 907):
+    for classes in (1, 3, 10, 33, 129, 193, BLOCK + 17, BLOCK + 907):
         x = (rng.normal(size=(5, classes)) * 4).astype(dtype)
         x[3, rng.random(classes) < 0.3] = -np.inf
         for given in (None, {"scale": 0.7}, {"softcap": 20.0}):

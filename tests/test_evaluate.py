@@ -18,7 +18,7 @@ inf, nan = np.inf, np.nan
 TOLERANCE = {"float32": 4e-7, "float64": 1e-14}
 TOLERANCE_OF_ENTROPY = {"float32": 1e-6, "float64": 1e-13}
 SMALLEST = {"float32": 2.0**-126, "float64": 2.0**-1022}
-CLASSES = [1, 2, 3, 15, 16, 17, 127, 128, 129, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 900]
+CLASSES = [1, 2, 3, 15, 16, 17, 127, 128, 129, 192, 193, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 900]
 
 
 def logits_of(rng, shape, kind):
@@ -147,7 +147,7 @@ def test_log_prob_is_that_of_the_loss(rng, dtype):
     np.testing.assert_array_equal(again.log_prob, found.top_k_log_probs[:, 2])
 
 
-@pytest.mark.parametrize("classes", [2, 10, 128, 129])
+@pytest.mark.parametrize("classes", [2, 10, 128, 129, 192, 193])
 def test_more_first_classes_than_are_left(dtype, classes):
     """What is masked is found again and again, and stays as it is."""
     x = np.full((20, classes), -inf, dtype)

@@ -251,7 +251,7 @@ for page in (0, 19, 39):
     assert libc.mprotect(ctypes.c_void_p(start + page * PAGE), ctypes.c_size_t(PAGE), 0) == 0
 rng = np.random.default_rng(0)
 for dtype in (np.float32, np.float64, np.float16):
-    for classes in (*range(1, 20), 64, 100, 128, 129, 150, 1000):
+    for classes in (*range(1, 20), 64, 100, 128, 129, 150, 192, 193, 1000):
         for rows in (1, 7, 16, 23, 50):
             size = rows * classes
             nbytes = size * np.dtype(dtype).itemsize

@@ -187,7 +187,7 @@ class TestAgainstTheOracle:
 
     def test_rows_side_by_side(self, dtype, rng):
         """Weights and labels to ignore are all that such rows may have."""
-        for classes in (1, 2, 3, 10, 33, 128):
+        for classes in (1, 2, 3, 10, 33, 128, 192):
             for options in (
                 {"reduction": "mean"},
                 {"reduction": "sum"},
@@ -204,7 +204,7 @@ class TestAgainstTheOracle:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("classes", [2, 10, 100, 129, 5000])
+@pytest.mark.parametrize("classes", [2, 10, 100, 129, 193, 5000])
 def test_confident_rows_do_not_cancel(dtype, classes, rng):
     """Whichever class is sure, the label or another: relative errors, with no slack."""
     x = rng.normal(size=(40, classes)).astype(dtype)
@@ -284,7 +284,7 @@ def test_blocks(dtype, classes, rng):
     np.testing.assert_allclose(full.astype(float), exact, rtol=TOLERANCE[dtype.name], atol=SMALLEST[dtype.name])
 
 
-@pytest.mark.parametrize("shape", [(3001, 10), (700, 129), (3, 40_000), (0, 5)])
+@pytest.mark.parametrize("shape", [(3001, 10), (700, 129), (300, 193), (3, 40_000), (0, 5)])
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "softcap": 30.0, "z_loss": 1e-3}])
 def test_bits_do_not_depend_on_threads(shape, options, rng):
     x = rng.normal(size=shape).astype(np.float32)

@@ -118,9 +118,9 @@ def check_lse(case, whole):
 
 MANY = {
     "rows": [(), (1,), (3,), (2, 2)],
-    "classes": [129, 1000, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 3, 3 * BLOCK + 700],
+    "classes": [193, 1000, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 3, 3 * BLOCK + 700],
 }
-FEW = {"rows": [(), (3,), (2, 3)], "classes": [2, 3, 5, 17, 100, 128]}
+FEW = {"rows": [(), (3,), (2, 3)], "classes": [2, 3, 5, 17, 100, 128, 192]}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

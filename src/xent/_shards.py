@@ -338,7 +338,7 @@ def partial_statistics(
     (Khungurn 2018, "Gradient of Softmax Followed by Cross Entropy Loss Function").
 
     Merging only collects, so that its order does not matter. Where all parts but that of the last classes have a
-    multiple of 4096 of them and all classes are more than 128, losses and gradients have the very bits of
+    multiple of 4096 of them and all classes are more than 192, losses and gradients have the very bits of
     `cross_entropy_and_grad` on whole rows; else they are as accurate.
 
     Parameters
