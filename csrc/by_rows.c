@@ -712,20 +712,20 @@ static void emit_kept(const struct xent_job *job, const struct row *row, size_t 
     }
 }
 
-/* What a block's terms have of a class, or its note; the factor is that of what is asked for. */
-static double share_at(const struct xent_job *job, const struct row *row, size_t class,
-                       const struct xent_factor *factor) {
-    const double e = fmax(0, xent_real(job, row->exps + class * job->itemsize));
-    return e * (factor->high + factor->low) * factor->post;
+/* A class's term times a factor of its block: q, or the gradient's part of it. */
+static double term_at(const struct xent_job *job, const struct row *row, size_t class,
+                      const struct xent_factor *factor) {
+    const double e = xent_real(job, row->exps + class * job->itemsize);
+    return (e < 0 ? 0 : e) * (factor->high + factor->low) * factor->post; /* marked: masked */
 }
 
-/* The gradient at the k-th class that the label lists, a number of the shard's. */
+/* The gradient at the k-th class that the label lists. */
 static double gradient_at_listed(const struct xent_job *job, const struct row *row, size_t k,
                                  const struct outlet *outlet) {
     const size_t class = row->space->listed.class[k] - job->offset;
     const struct xent_note *note = &row->space->blocks.notes[class / XENT_BLOCK];
     const double q = class == note->kept ? scaled_share_of_kept(job, row, note)
-                                         : share_at(job, row, class, &outlet->emission.factor);
+                                         : term_at(job, row, class, &outlet->emission.factor);
     const double upstream = row->scalars->upstream[row->lane];
     const double value = q - xent_weighed(row->space->listed.coefficient[k], upstream);
     return value * xent_slope(job, row->space->slopes, class);
@@ -785,7 +785,7 @@ static void bend_listed(const struct xent_job *job, const struct row *row, struc
         const size_t offset = (class - block.begin) * job->itemsize;
         const struct xent_note *note = &row->space->blocks.notes[class / XENT_BLOCK];
         const double q = class == note->kept ? share_of_kept(job, row, note)
-                                             : share_at(job, row, class, &bend->shares);
+                                             : term_at(job, row, class, &bend->shares);
         const char *const tanh = bend->tanh, *const vector = bend->vector;
         const double slope = xent_slope(job, row->space->slopes, class);
         const double component = vector ? xent_real(job, vector + offset) : 1;

@@ -57,7 +57,8 @@ static void note_properties(struct xent_job *job) {
     job->request = request_of(job);
 }
 
-/* Whether there are options, in this shard or in another one of the row. */
+/* Whether there are options. Those of other shards are not known where a shard is emitted, so that
+ * its caller tells; where it is noted, its own are all that matter. */
 static bool has_options(const struct xent_problem *problem) {
     const bool knows_whole = problem->statistics && problem->statistics->whole;
     return problem->options && (knows_whole || !xent_say_nothing(problem->options));

@@ -264,7 +264,7 @@ static double count_unmasked(const struct xent_job *job, const struct xent_note 
     return unmasked;
 }
 
-/* The part of every class that a listed one has, too, unless it is masked. */
+/* Shares of every class, of the smoothing and of the tail, are times this. */
 static double shared_weight(const struct xent_listed *listed, size_t k) {
     return listed->logit[k] > -INFINITY ? listed->weight[k] : 0;
 }

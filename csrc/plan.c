@@ -43,14 +43,14 @@ static bool in_fresh_pages(const struct xent_problem *problem) {
     return xent_is_fresh(row);
 }
 
-static const size_t MOST_WITH_TAIL = 24; /* classes */
+/* Classes: a tail's shares are added one by one to what a tile has of a row. */
+static const size_t MOST_WITH_TAIL = 24;
 
 /* Whether rows that lie side by side can have these options. */
 static bool lanes_take(const struct xent_problem *problem) {
     const struct xent_options *options = problem->options;
     const bool second = problem->curvature.data || problem->vector.data;
     const bool labels = problem->target.data || options->labels.probabilities.data;
-    /* A tail's shares are added one by one to what a tile has of a row. */
     if (options->labels.spread_tail && problem->classes > MOST_WITH_TAIL) {
         return false;
     }

@@ -92,12 +92,13 @@ XENT_INLINE __m512 f32_of_bf16(const char *p) {
 
 XENT_INLINE __m256i as_f16(__m512 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 
+/* The upper half of the permutation is not looked at. */
 XENT_INLINE __m256i high_halves(__m512i bits) {
     static const uint16_t from[32] = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
     return _mm512_castsi512_si256(_mm512_permutexvar_epi16(_mm512_loadu_si512(from), bits));
 }
 
-/* As bf16_of_float, in lanes of 32 bits, but for a NaN, and with what is cut off. */
+/* As bf16_of_float, in lanes of 32 bits, but for a NaN; the low halves are left as they are. */
 XENT_INLINE __m512i rounded_to_bf16(__m512i bits) {
     const __mmask16 odd = _mm512_test_epi32_mask(bits, set1_epi32(0x10000));
     const __m512i half = _mm512_mask_blend_epi32(odd, set1_epi32(0x7fff), set1_epi32(0x8000));

@@ -523,7 +523,7 @@ def _kind_of_target(arrays: dict[str, Any]) -> str | None:
 
 
 def _is_plain(arrays: dict[str, Any], options: dict[str, Any]) -> bool:
-    """Whether the core has no options to look at, as the core finds."""
+    """Whether a part has no options: the core, which asks this of whole rows, sees one part of them at a time."""
     others = set(arrays) - {"logits", "target"}
     defaults = {"label_smoothing": 0, "z_loss": 0, "scale": 1, "ignore": None}
     return not others and all(defaults.get(name, ...) == value for name, value in options.items())
