@@ -72,7 +72,7 @@ PROBLEMS = (
     Problem("f64", 16, 8_192, 1, "fused"),
     *(Problem("bf16", 16, 8_192, 1, operation) for operation in ("forward", "fused")),
     Problem("f16", 16, 8_192, 1, "fused"),
-    *(Problem("f32", 1_024, 100, 1, operation) for operation in ("forward", "fused")),
+    *(Problem("f32", 1_024, classes, 1, op) for classes, op in product((100, 150), ("forward", "fused"))),
     *(Problem("f32", 128, 1_000, 1, operation) for operation in ("forward", "fused")),
     *(Problem("f32", 4_096, classes, 1, op) for classes, op in product((2, 10, 64), ("forward", "fused"))),
     Problem("f64", 4_096, 10, 1, "fused"),

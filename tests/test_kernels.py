@@ -142,7 +142,7 @@ HALF_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("classes", [193, 1000, BLOCK, BLOCK + 17, 3 * BLOCK + 907])
+@pytest.mark.parametrize("classes", [129, 193, 1000, BLOCK, BLOCK + 17, 3 * BLOCK + 907])
 @pytest.mark.parametrize("kind", HALF_OPTIONS)
 def test_halves_are_floats_rounded_once(half, rng, classes, kind):
     options = {name: value[:classes] if name == "weight" else value for name, value in HALF_OPTIONS[kind].items()}
