@@ -21,6 +21,12 @@ static const float f32_POWERS[16] = {
 enum { f32_STEPS = 8 }; /* to a factor of two */
 /* The exponents, n / STEPS, of which power makes one and zero. */
 enum { f32_AT_ONE = 0, f32_AT_ZERO = -128 };
+/* Whether a mask makes zero of what exponentials that count as zero are made from; else their
+ * logits are held, an operation more where there are masks. */
+enum { f32_ZEROES = XENT_MASKS };
+XENT_INLINE f32_vec f32_if_any(f32_vec y, f32_vec x) {
+    return f32_ZEROES ? f32_zero_below(y, f32_set1(f32_LEAST_POWER), x) : x;
+}
 XENT_INLINE f32_vec f32_step(f32_vec n) { return f32_power(n, f32_load(f32_POWERS)); }
 
 static const float f32_LOG2_E = 0x1.715476p+0f;

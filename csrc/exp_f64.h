@@ -16,6 +16,11 @@ static const double exp_poly_for_float[] = {0x1.0000003d17b55p-1,  0x1.55555434c
                                             0x1.6d935cb045591p-10, 0x1.9f0397ad3a989p-13};
 
 enum { f64_STEPS = 1, f64_AT_ONE = 1023, f64_AT_ZERO = 0 };
+enum { f64_ZEROES = false };
+XENT_INLINE f64_vec f64_if_any(f64_vec y, f64_vec x) {
+    (void)y;
+    return x;
+}
 XENT_INLINE f64_vec f64_step(f64_vec n) { return f64_to_exponent(n); }
 
 static const double f64_LOG2_E = 0x1.71547652b82fep+0;

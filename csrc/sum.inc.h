@@ -29,7 +29,8 @@ XENT_INLINE V(vec) V(without_steps)(V(vec) x, V(vec) low, V(vec) n, const struct
 }
 
 /* A logit, or its multiple, as n steps and what is left, r. The low bits of y are the number of
- * steps; power makes zero of that where the logit is at `lowest` or below. */
+ * steps; step makes zero of that where the logit is at `lowest` or below. There, where ZEROES, r is
+ * anything. */
 struct V(steps) {
     V(vec) y, n, r;
 };
@@ -42,14 +43,16 @@ XENT_INLINE struct V(steps)
     const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
     const V(vec) steps = multiplies ? ref->steps : V(set1)(V(STEPS) * V(LOG2_E));
     x = shifts ? V(sub)(x, ref->shift) : x;
-    const V(vec) held = V(max)(ref->lowest, x); /* keeps a NaN */
+    const bool holds = !V(ZEROES) || treatment == SUMMED;
+    const V(vec) held = holds ? V(max)(ref->lowest, x) : x; /* keeps a NaN */
     const V(vec) y = V(fma)(held, steps, ref->round), n = V(sub)(y, ref->round);
     const V(vec) from = treatment == SUMMED ? x : held;
     return (struct V(steps)){y, n, V(without_steps)(from, low, n, ref, treatment)};
 }
 
 XENT_INLINE struct V(exp) V(exp_of)(struct V(steps) x) {
-    return (struct V(exp)){V(step)(x.y), V(fma)(V(mul)(x.r, x.r), V(exp_series)(x.r), x.r)};
+    const V(vec) p = V(fma)(V(mul)(x.r, x.r), V(exp_series)(x.r), x.r);
+    return (struct V(exp)){V(step)(x.y), V(if_any)(x.y, p)};
 }
 
 XENT_INLINE struct V(exp)

@@ -2,7 +2,8 @@
 /* What the vector headers share. A vector header defines, for the prefixes f32 and f64, a 64-byte
  * vector `vec` and these operations on it; the kernels are written in them alone. XENT_STRIP and
  * XENT_STRIP_STAYS say how many vectors a strip has, and whether in registers: see rows.inc.h.
- * XENT_FUSED says whether fma rounds once.
+ * XENT_FUSED says whether fma rounds once, XENT_MASKS whether zero_below is no operation but the
+ * comparison, one for all that it is used for.
  *
  *   set1 load store add sub mul div
  *   load_first(p, n, rest)  the first n lanes from memory, fewer than all, the others from rest
@@ -15,13 +16,14 @@
  *   times_sum(x, a, b)  x * (a + b), rounded once but negligibly, where b is what a lacks by rounding
  *   product_error(x, y, p)  x * y - p exactly, where p is the rounded product
  *   less(a, b, x, y) x in the lanes where a < b, else y
+ *   zero_below(a, b, x)  zero in the lanes where a < b, else x
  *   equal(a, b, x, y)  x in the lanes where a == b, else y
  *   any_less(a, b)   whether a < b in any lane
  *   which_less(a, b) the lanes where a < b, as bits from the lowest on
  *   largest_lane(x)  the largest lane, where all are numbers
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
- *   power(n, table)  of f32 only: n in the low bits as a power of 2^(1/8), given all eight from one on
- *                    less 0/8 to 7/8, twice; zero where n is below -1015
+ *   power(y, table)  of f32 only: y - 0x1.8p23, an integer, as a power of 2^(1/8), given all eight
+ *                    from one on less 0/8 to 7/8, twice; zero where y is below LEAST_POWER
  *   exponent(x)      the e of 2^e <= |x| < 2^(e + 1), as a number; of normal x
  *   mantissa(x)      x / 2^exponent(x)
  *   of_floats(p)     of f64 only: the doubles of as many floats
@@ -62,6 +64,9 @@ static const float f32_INTEGER_BIAS = 0x1p23f + 127;
 static const uint64_t f64_BELOW_EXPONENT = 0x800fffffffffffff, f64_ONE = 0x3ff0000000000000;
 static const uint64_t f64_FIELD = 0x7ff, f64_INTEGER = 0x4330000000000000;
 static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
+
+/* Below it a power has no exponent left, and counts as zero. */
+static const float f32_LEAST_POWER = 0x1.8p23f - 127 * 8;
 
 /* transpose for instruction sets without one of their own. */
 #define XENT_DEFINE_TRANSPOSE(prefix, real)                                                        \
@@ -122,8 +127,8 @@ static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
 
 /* power of a pair of vectors, each with the tables given. */
 #define XENT_DEFINE_POWER(wide, narrow, table_a, table_b)                                          \
-    XENT_INLINE wide##_vec wide##_power(wide##_vec n, wide##_vec table) {                          \
-        return (wide##_vec){narrow##_power(n.a, table_a), narrow##_power(n.b, table_b)};           \
+    XENT_INLINE wide##_vec wide##_power(wide##_vec y, wide##_vec table) {                          \
+        return (wide##_vec){narrow##_power(y.a, table_a), narrow##_power(y.b, table_b)};           \
     }
 
 #define JOIN_(a, b) a##_##b

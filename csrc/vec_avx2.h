@@ -6,7 +6,7 @@
 
 #include "vec.h"
 
-enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = true };
+enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = true, XENT_MASKS = false };
 #include "vec_transpose_avx.h"
 
 XENT_INLINE __m256i set1_epi32(uint32_t x) { return _mm256_set1_epi32((int32_t)x); }
@@ -79,8 +79,8 @@ XENT_INLINE double f64x4_largest_lane(__m256d x) {
     return _mm_cvtsd_f64(_mm_max_sd(m, _mm_unpackhi_pd(m, m)));
 }
 
-XENT_INLINE __m256 f32x8_power(__m256 n, __m256 table) {
-    const __m256i steps = _mm256_castps_si256(n);
+XENT_INLINE __m256 f32x8_power(__m256 y, __m256 table) {
+    const __m256i steps = _mm256_castps_si256(y);
     const __m256i entry = _mm256_castps_si256(_mm256_permutevar8x32_ps(table, steps));
     const __m256i power = _mm256_add_epi32(_mm256_slli_epi32(steps, 20), entry);
     return _mm256_castsi256_ps(_mm256_max_epi32(power, _mm256_setzero_si256()));

@@ -6,7 +6,7 @@
 
 #include "vec.h"
 
-enum { XENT_STRIP = 4, XENT_STRIP_STAYS = true, XENT_FUSED = true };
+enum { XENT_STRIP = 4, XENT_STRIP_STAYS = true, XENT_FUSED = true, XENT_MASKS = true };
 #include "vec_transpose_avx.h"
 
 XENT_INLINE __m512i set1_epi32(uint32_t x) { return _mm512_set1_epi32((int32_t)x); }
@@ -50,6 +50,9 @@ XENT_INLINE __m512i set1_epi64(uint64_t x) { return _mm512_set1_epi64((int64_t)x
     XENT_INLINE vector prefix##_equal(vector a, vector b, vector x, vector y) {                    \
         return _mm512_mask_blend_##suffix(_mm512_cmp_##suffix##_mask(a, b, _CMP_EQ_OQ), y, x);     \
     }                                                                                              \
+    XENT_INLINE vector prefix##_zero_below(vector a, vector b, vector x) {                         \
+        return _mm512_maskz_mov_##suffix(_mm512_cmp_##suffix##_mask(a, b, _CMP_NLT_UQ), x);        \
+    }                                                                                              \
     XENT_INLINE uint32_t prefix##_which_less(vector a, vector b) {                                 \
         return _mm512_cmp_##suffix##_mask(a, b, _CMP_LT_OQ);                                       \
     }                                                                                              \
@@ -75,11 +78,11 @@ XENT_DEFINE(f32, float, __m512, ps, _mm512_castps_si512, _mm512_castsi512_ps, ep
 XENT_DEFINE(f64, double, __m512d, pd, _mm512_castpd_si512, _mm512_castsi512_pd, epi64, 52, __mmask8)
 #undef XENT_DEFINE
 
-XENT_INLINE __m512 f32_power(__m512 n, __m512 table) {
-    const __m512i steps = _mm512_castps_si512(n);
+XENT_INLINE __m512 f32_power(__m512 y, __m512 table) {
+    const __m512i steps = _mm512_castps_si512(y), whole = _mm512_slli_epi32(steps, 20);
     const __m512i entry = _mm512_castps_si512(_mm512_permutexvar_ps(steps, table));
-    const __m512i power = _mm512_add_epi32(_mm512_slli_epi32(steps, 20), entry);
-    return _mm512_castsi512_ps(_mm512_max_epi32(power, _mm512_setzero_si512()));
+    const __mmask16 any = _mm512_cmp_ps_mask(y, f32_set1(f32_LEAST_POWER), _CMP_NLT_UQ);
+    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(any, whole, entry));
 }
 
 XENT_INLINE __m512 f32_of_f16(const char *p) {

@@ -6,7 +6,7 @@
 
 #include "vec.h"
 
-enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = true };
+enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = true, XENT_MASKS = false };
 
 typedef uint32x4_t u32_vec;
 typedef uint64x2_t u64_vec;
@@ -82,8 +82,8 @@ XENT_INLINE float f32x4_largest_lane(float32x4_t x) { return vmaxvq_f32(x); }
 XENT_INLINE double f64x2_largest_lane(float64x2_t x) { return vmaxvq_f64(x); }
 
 /* The four bytes of an entry are looked up one by one. */
-XENT_INLINE float32x4_t f32x4_power(float32x4_t n, float32x4_t table_low, float32x4_t table_high) {
-    const uint32x4_t steps = vreinterpretq_u32_f32(n), entry = vandq_u32(steps, vdupq_n_u32(7));
+XENT_INLINE float32x4_t f32x4_power(float32x4_t y, float32x4_t table_low, float32x4_t table_high) {
+    const uint32x4_t steps = vreinterpretq_u32_f32(y), entry = vandq_u32(steps, vdupq_n_u32(7));
     const uint32x4_t bytes = vmlaq_n_u32(vdupq_n_u32(0x03020100), entry, 0x04040404);
     const uint8x16x2_t table = {
         {vreinterpretq_u8_f32(table_low), vreinterpretq_u8_f32(table_high)}};

@@ -56,6 +56,9 @@ XENT_INLINE WIDE(vec) WIDE(to_exponent)(WIDE(vec) x) {
 XENT_INLINE WIDE(vec) WIDE(less)(WIDE(vec) a, WIDE(vec) b, WIDE(vec) x, WIDE(vec) y) {
     PAIR(NARROW(less)(a.a, b.a, x.a, y.a), NARROW(less)(a.b, b.b, x.b, y.b));
 }
+XENT_INLINE WIDE(vec) WIDE(zero_below)(WIDE(vec) a, WIDE(vec) b, WIDE(vec) x) {
+    return WIDE(less)(a, b, WIDE(set1)(0), x);
+}
 XENT_INLINE WIDE(vec) WIDE(equal)(WIDE(vec) a, WIDE(vec) b, WIDE(vec) x, WIDE(vec) y) {
     PAIR(NARROW(equal)(a.a, b.a, x.a, y.a), NARROW(equal)(a.b, b.b, x.b, y.b));
 }

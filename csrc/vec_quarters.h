@@ -38,8 +38,8 @@ XENT_DEFINE(bf16)
 #undef XENT_DEFINE
 
 /* Half a table is all of it, and needs two quarters. */
-XENT_INLINE f32x8_vec f32x8_power(f32x8_vec n, f32x8_vec table) {
-    return (f32x8_vec){f32x4_power(n.a, table.a, table.b), f32x4_power(n.b, table.a, table.b)};
+XENT_INLINE f32x8_vec f32x8_power(f32x8_vec y, f32x8_vec table) {
+    return (f32x8_vec){f32x4_power(y.a, table.a, table.b), f32x4_power(y.b, table.a, table.b)};
 }
 XENT_DEFINE_POWER(f32, f32x8, table.a, table.b)
 

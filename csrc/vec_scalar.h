@@ -8,7 +8,7 @@
 #include "halves.h"
 #include "vec.h"
 
-enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = false };
+enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = false, XENT_MASKS = false };
 
 #define XENT_DEFINE(prefix, real, integer, mantissa_bits, split, wide)                             \
     typedef real prefix##_vec __attribute__((vector_size(16)));                                    \
@@ -101,12 +101,12 @@ XENT_INLINE f64x2_vec f64x2_times_sum(f64x2_vec x, f64x2_vec a, f64x2_vec b) {
     return product + f64x2_less(size, infinity, rest, f64x2_set1(0)); /* none beside an infinity */
 }
 
-XENT_INLINE f32x4_vec f32x4_power(f32x4_vec n, f32x4_vec table_low, f32x4_vec table_high) {
+XENT_INLINE f32x4_vec f32x4_power(f32x4_vec y, f32x4_vec table_low, f32x4_vec table_high) {
     typedef int32_t integers __attribute__((vector_size(16)));
     float table[8], entry[4];
     f32x4_store(table, table_low);
     f32x4_store(table + 4, table_high);
-    const f32x4_bits steps = (f32x4_bits)n;
+    const f32x4_bits steps = (f32x4_bits)y;
     for (int i = 0; i < 4; i++) {
         entry[i] = table[steps[i] % 8];
     }

@@ -12,7 +12,8 @@ struct V(steps) {
 XENT_INLINE struct V(steps)
     V(steps_of)(V(vec) x, V(vec) low, const struct V(reference) * ref, enum treatment treatment) {
     (void)low, (void)treatment; /* always SHIFTED */
-    x = V(max)(ref->lowest, V(sub)(x, ref->shift));
+    x = V(sub)(x, ref->shift);
+    x = V(ZEROES) ? x : V(max)(ref->lowest, x);
     const V(vec) y = V(fma)(x, V(set1)(V(STEPS) * V(LOG2_E)), ref->round);
     const V(vec) n = V(sub)(y, ref->round);
     const V(vec) r = V(fnma)(n, V(set1)(V(STEP_HIGH)), x);
@@ -21,7 +22,7 @@ XENT_INLINE struct V(steps)
 
 XENT_INLINE struct V(exp) V(exp_of)(struct V(steps) x) {
     const V(vec) p = V(fma)(V(mul)(x.r, x.r), V(exp_series)(x.r), x.r), scale = V(step)(x.y);
-    return (struct V(exp)){V(fma)(p, scale, scale)};
+    return (struct V(exp)){V(fma)(V(if_any)(x.y, p), scale, scale)};
 }
 
 XENT_INLINE struct V(exp)
