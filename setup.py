@@ -46,6 +46,7 @@ COMMON_SOURCES = [
     "by_groups.c",
     "by_lanes.c",
     "by_rows.c",
+    "cache.c",
     "dispatch.c",
     "evaluate.c",
     "finish.c",

@@ -323,6 +323,7 @@ static void reduce_half_block(const struct xent_job *job, const struct row *row,
     aside->exps = NULL;
     aside->source = from.data;
     aside->source_stride = sizeof(uint16_t);
+    aside->near = job->plan.fetch_near;
     aside->beside = NULL;
     aside->beside_size = 0;
     aside->ahead_peaks = NULL;
@@ -379,6 +380,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     aside->exps = row->exps ? row->exps + offset : NULL;
     aside->source = xent_logits_at(job, &row->at, block.begin);
     aside->source_stride = job->problem->logits_stride;
+    aside->near = job->plan.fetch_near;
     fetch_labels(job, row, block, aside);
     aside->ahead_peaks = work->peaks;
     /* A block's largest class gets its term, too, since usually another block has the row's

@@ -2,6 +2,7 @@
  * are, and neither data nor how threads are made. */
 #include "plan.h"
 
+#include "cache.h"
 #include "fresh.h"
 #include "kernels.h"
 #include "team_size.h"
@@ -110,6 +111,15 @@ static bool streams(const struct xent_problem *problem, double logits) {
            logits * (double)itemsize >= STREAM_FROM && !in_fresh_pages(problem);
 }
 
+/* Bytes: an L1 cache that has room for a block, for the next, which is looked at, for what is
+ * fetched beyond it, and for the lines that are written meanwhile. Of doubles a block alone is so
+ * large. */
+static const long L1_TO_FETCH_INTO = 48 << 10;
+
+static bool fetches_near(const struct xent_problem *problem) {
+    return problem->dtype != XENT_F64 && xent_l1_cache() >= L1_TO_FETCH_INTO;
+}
+
 struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows, size_t rows_in_line) {
     const size_t blocks = (problem->classes + XENT_BLOCK - 1) / XENT_BLOCK;
     const double logits = (double)rows * (double)problem->classes;
@@ -132,5 +142,6 @@ struct xent_plan xent_plan(const struct xent_problem *problem, size_t rows, size
         .regime = regime,
         .threads = team > 1 ? (int)team : 1,
         .stream = streams(problem, logits),
+        .fetch_near = fetches_near(problem),
     };
 }

@@ -16,7 +16,8 @@ enum xent_regime {
 struct xent_plan {
     enum xent_regime regime;
     int threads;
-    bool stream; /* write values past the caches */
+    bool stream;     /* write values past the caches */
+    bool fetch_near; /* fetch logits into the L1 cache, not the L2 */
 };
 
 /* Whether options make z of x, and nothing else. */

@@ -331,6 +331,7 @@ struct V(aside) {
     REAL *ahead_peaks; /* or NULL */
     const char *fetch; /* along with the first vector, and so on */
     ptrdiff_t fetch_stride;
+    bool near;
     const char *beside; /* likewise, or NULL */
     size_t beside_size;
     const REAL *pending;
@@ -410,22 +411,39 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, struct V(exp) e
     if (keep != KEEP_NOTHING) {
         V(store)(aside->exps + i, V(term)(exp));
     }
-    if (keep != KEEP_NOTHING && i < aside->pending_size) {
-        size_t at = i + aside->turn;
-        at -= at >= aside->pending_size ? aside->pending_size : 0;
+}
+
+XENT_INLINE void V(emit_pending)(const struct V(aside) * aside, size_t at, size_t vectors,
+                                 enum keeping keep, bool stream) {
+    const bool labels = keep == KEEP_WITH_LABELS, less = labels || keep == KEEP_WITH_OFFSET;
+    for (size_t k = 0; k < vectors; k++, at += V(LANES)) {
         const V(vec) e = V(load)(aside->pending + at);
-        const bool labels = keep == KEEP_WITH_LABELS, less = labels || keep == KEEP_WITH_OFFSET;
         const V(vec) value =
             less ? V(emitted)(e, &aside->factor, &aside->offset, at, V(LANES), labels)
                  : V(times)(e, &aside->factor);
-        V(put)(aside->out, at, value, V(stored_as)(keep), aside->stream);
+        V(put)(aside->out, at, value, V(stored_as)(keep), stream);
+    }
+}
+
+/* What is emitted along with so many vectors from i on. */
+XENT_INLINE void V(emit_along)(const struct V(aside) * aside, size_t i, size_t vectors,
+                               enum keeping keep) {
+    if (keep == KEEP_NOTHING || i >= aside->pending_size) {
+        return;
+    }
+    size_t at = i + aside->turn;
+    at -= at >= aside->pending_size ? aside->pending_size : 0;
+    if (aside->stream) {
+        V(emit_pending)(aside, at, vectors, keep, true);
+    } else {
+        V(emit_pending)(aside, at, vectors, keep, false);
     }
 }
 
 /* Vectors whose exponentials are computed before they are added: a strip. From the logit to the
  * sum it is some fifty cycles, more than the processor looks ahead; within a strip the additions
- * need not wait for the exponentials. They stay in registers where there are enough of them, else
- * in 2 KiB of memory. */
+ * need not wait for the exponentials. They stay in registers where there are enough of them, and
+ * then so do all steps before the first exponential; else in 2 KiB of memory. */
 enum { V(STRIP) = XENT_STRIP };
 
 /* The vector at i, if the treatment needs its low parts. */
@@ -433,8 +451,21 @@ XENT_INLINE V(vec) V(load_low)(const struct V(span) * span, size_t i, enum treat
     return treatment == SCALED ? V(load)(span->low + i) : V(set1)(0);
 }
 
-XENT_INLINE void V(fetch_along)(const struct V(aside) * aside, size_t i) {
-    __builtin_prefetch(aside->fetch + (ptrdiff_t)i * aside->fetch_stride, 0, 2);
+XENT_INLINE const char *V(to_fetch)(const struct V(aside) * aside, size_t i) {
+    return aside->fetch + (ptrdiff_t)i * aside->fetch_stride;
+}
+
+/* What is fetched along with so many vectors. */
+XENT_INLINE void V(fetch_along)(const struct V(aside) * aside, size_t i, size_t vectors) {
+    if (aside->near) {
+        for (size_t k = 0; k < vectors; k++) {
+            __builtin_prefetch(V(to_fetch)(aside, i + k * V(LANES)), 0, 3);
+        }
+        return;
+    }
+    for (size_t k = 0; k < vectors; k++) {
+        __builtin_prefetch(V(to_fetch)(aside, i + k * V(LANES)), 0, 2);
+    }
 }
 
 /* What is read beside the classes is not, in most calls: this is asked once for many vectors. Few
@@ -454,21 +485,29 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
                                  bool by_fours, size_t skip, const struct V(reference) * ref,
                                  enum treatment treatment, enum keeping keep,
                                  struct V(aside) * aside, struct V(sum) * sum) {
+    struct V(steps) steps[V(STRIP)];
     struct V(exp) exps[V(STRIP)];
     for (size_t k = 0; k < vectors; k++) {
         if (!XENT_STRIP_STAYS) {
-            V(fetch_along)(aside, i + k * V(LANES));
+            __builtin_prefetch(V(to_fetch)(aside, i + k * V(LANES)), 0, 2);
         }
         const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
         const size_t lane = skip - i - k * V(LANES); /* wraps where skip is before */
         const bool without = skip != SIZE_MAX && lane < V(LANES);
         const V(vec) all = V(load_from)(span, i + k * V(LANES));
         const V(vec) logits = without ? V(without)(all, lane) : all;
-        const struct V(steps) steps = V(steps_of)(logits, low, ref, treatment);
+        const struct V(steps) now = V(steps_of)(logits, low, ref, treatment);
         if (treatment == SUMMED) {
-            V(add_logit)(&aside->logits, steps.n, steps.r);
+            V(add_logit)(&aside->logits, now.n, now.r);
         }
-        exps[k] = V(exp_of)(steps);
+        if (XENT_STRIP_STAYS) {
+            steps[k] = now;
+        } else {
+            exps[k] = V(exp_of)(now);
+        }
+    }
+    for (size_t k = 0; XENT_STRIP_STAYS && k < vectors; k++) {
+        exps[k] = V(exp_of)(steps[k]);
     }
     V(vec) rests = V(set1)(0);
     for (size_t k = 0; k < vectors; k++) {
@@ -486,16 +525,18 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
             V(add_spread)(&aside->terms, V(term)(exps[k]), u);
         }
         V(put_aside)(aside, i + k * V(LANES), exps[k], keep);
+        if (!XENT_STRIP_STAYS) {
+            V(emit_along)(aside, i + k * V(LANES), 1, keep);
+        }
     }
     if (!XENT_STRIP_STAYS) {
         return;
     }
+    V(emit_along)(aside, i, vectors, keep);
     /* Few are fetched together: many would wait for each other. And apart from the loads: on their
      * order it depends whether a row from memory takes a tenth longer. */
     XENT_BARRIER();
-    for (size_t k = 0; k < vectors; k++) {
-        V(fetch_along)(aside, i + k * V(LANES));
-    }
+    V(fetch_along)(aside, i, vectors);
 }
 
 /* The peaks ahead up to the end of what has been reduced, or so far. */
@@ -643,7 +684,9 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const v
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (char *)emission->out + lead * V(size_of)(emission->dtype);
     const enum keeping needed = V(keeping_for)(emission);
-    aside->pending_size = keeps(keep, needed) ? V(lines_of)(n - lead, emission->dtype) : 0;
+    const size_t unit = XENT_STRIP_STAYS ? V(STRIP) * V(LANES) : 1;
+    const size_t lines = V(lines_of)(n - lead, emission->dtype);
+    aside->pending_size = keeps(keep, needed) ? lines / unit * unit : 0;
     aside->factor = V(factor_of)(&emission->factor);
     aside->offset = V(offset_of)(emission);
     if (needed == KEEP_WITH_LABELS) {
@@ -666,6 +709,8 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
     const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
     const double scale = multiplies ? logits->scale : 1;
     const struct V(reference) ref = V(refer_to)((REAL)max, scale, result);
+    const bool near = XENT_STRIP_STAYS && aside->near;
+    const size_t ahead = n + (size_t)(near ? XENT_AHEAD_NEAR : XENT_AHEAD) / sizeof(REAL);
     struct V(aside) own = {
         .exps = aside->exps,
         .keeps_skip = aside->keeps_skip,
@@ -673,8 +718,9 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
         .ahead = aside->ahead ? aside->ahead : span.u, /* at hand: looking is cheaper than asking */
         .ahead_max = V(set1)(-(REAL)INFINITY),
         .ahead_peaks = aside->ahead ? aside->ahead_peaks : NULL,
-        .fetch = aside->source + (ptrdiff_t)(n + XENT_AHEAD / sizeof(REAL)) * aside->source_stride,
+        .fetch = aside->source + (ptrdiff_t)ahead * aside->source_stride,
         .fetch_stride = aside->source_stride,
+        .near = near,
         .beside = aside->beside,
         .beside_size = aside->beside_size,
         .pending_size = 0,
