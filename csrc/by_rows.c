@@ -47,7 +47,7 @@ struct row_space {
 struct workspace {
     struct xent_rows *scalars[2];
     struct row_space rows[2 * XENT_ROWS];
-    size_t spaces;               /* so many of them */
+    size_t spaces;               /* so many of them: one for each row, or one for all */
     struct parts whole;          /* of a row of which the logits are a shard */
     struct xent_load_space load; /* a block; not used where logits load in place, */
     char *store;                 /* nor this where values are stored so */
@@ -217,7 +217,7 @@ struct row {
 static void begin_row(const struct xent_job *job, const struct xent_place *at,
                       struct workspace *work, size_t batch, size_t lane, struct row *row) {
     row->at = *at;
-    row->space = &work->rows[(batch * batch_size(job) + lane) % work->spaces];
+    row->space = &work->rows[work->spaces > 1 ? batch * batch_size(job) + lane : 0];
     row->exps = row->space->exps;
     if (row->exps) {
         const size_t distance = (batch * 2 + 1) * (PAGE / 4);
@@ -253,7 +253,8 @@ static const void *block_ahead(const struct xent_job *job, const struct row *row
 }
 
 /* The largest class of a block, found while it was loaded or the block before was reduced. It
- * counts unless it may be the target, which is not among the classes of the sum. */
+ * counts unless it may be the target, which is not among the classes of the sum. One of these goes
+ * from block to block, where it is, because a copy would wait for the parts just written. */
 struct found {
     bool known;
     double max;
@@ -263,20 +264,20 @@ struct found {
 
 /* The largest of the classes but `skip`. */
 static double largest_but(const struct xent_job *job, const struct xent_logits *logits,
-                          struct block block, size_t skip, struct found found) {
+                          struct block block, size_t skip, const struct found *found) {
     const char *const u = logits->u;
-    if (found.known &&
-        (skip == XENT_NO_CLASS || xent_real(job, u + skip * job->itemsize) < found.max)) {
-        return found.max;
+    if (found->known &&
+        (skip == XENT_NO_CLASS || xent_real(job, u + skip * job->itemsize) < found->max)) {
+        return found->max;
     }
-    return job->kernels->largest(u, block.size, skip, found.peaks);
+    return job->kernels->largest(u, block.size, skip, found->peaks);
 }
 
 /* The class of a block that is kept out of its sum, as an index into it; the largest only if it is
  * larger than the record. */
 static size_t kept_of_block(const struct xent_job *job, const struct row *row,
                             const struct xent_logits *logits, struct block block,
-                            struct found found, double record) {
+                            const struct found *found, double record) {
     if (!job->keeps_largest) {
         return block_has(block, row->target) ? row->target - block.begin : XENT_NO_CLASS;
     }
@@ -284,7 +285,7 @@ static size_t kept_of_block(const struct xent_job *job, const struct row *row,
     if (!(largest > record)) {
         return XENT_NO_CLASS;
     }
-    const size_t class = job->kernels->find(logits->u, block.size, largest, found.peaks);
+    const size_t class = job->kernels->find(logits->u, block.size, largest, found->peaks);
     return class < block.size ? class : XENT_NO_CLASS;
 }
 
@@ -353,12 +354,13 @@ static void fetch_labels(const struct xent_job *job, const struct row *row, stru
     }
 }
 
-static struct found reduce_block(const struct xent_job *job, const struct row *row,
-                                 const struct workspace *work, size_t index, struct found found,
-                                 struct xent_aside *aside) {
+static void reduce_block(const struct xent_job *job, const struct row *row,
+                         const struct workspace *work, size_t index, struct found *found,
+                         struct xent_aside *aside) {
     if (reduces_halves(job)) {
         reduce_half_block(job, row, index, aside);
-        return (struct found){.known = false};
+        found->known = false;
+        return;
     }
     const struct block block = block_at(job, index);
     const size_t offset = block.begin * job->itemsize;
@@ -367,14 +369,14 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     load.slopes = space->slopes ? space->slopes + offset : NULL;
     const struct xent_logits logits = xent_load(job, &row->at, block.begin, block.size, &load);
     if (!isnan(logits.largest)) {
-        found.known = true;
-        found.max = logits.largest;
+        found->known = true;
+        found->max = logits.largest;
     }
-    const double record = job->problem->evaluation && index > 0 ? found.record : -INFINITY;
+    const double record = job->problem->evaluation && index > 0 ? found->record : -INFINITY;
     const size_t skip = kept_of_block(job, row, &logits, block, found, record);
     const bool keeps_largest = job->keeps_largest && skip != XENT_NO_CLASS;
     if (keeps_largest) {
-        found.known = false; /* of the others it is not */
+        found->known = false; /* of the others it is not */
     }
     const double max = largest_but(job, &logits, block, skip, found);
     aside->exps = row->exps ? row->exps + offset : NULL;
@@ -398,7 +400,7 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
     }
     if (space->findings) {
         space->findings[index] = xent_look_at_block(job, &row->at, block.begin, block.size, &logits,
-                                                    found.peaks, note, &row->label, &evaluation);
+                                                    found->peaks, note, &row->label, &evaluation);
     }
     aside->spread = note ? xent_spread_to_note(job, note) : NULL;
     aside->below = evaluation.terms ? &space->findings[index].spread : NULL;
@@ -410,12 +412,10 @@ static struct found reduce_block(const struct xent_job *job, const struct row *r
         xent_load_vector(job, &row->at, block.begin, block.size, work->vector);
         note_vector(job, note, aside->exps, load.slopes, block, work->vector);
     }
-    return (struct found){
-        .known = aside->ahead != NULL,
-        .max = aside->ahead_max,
-        .peaks = aside->ahead ? aside->ahead_peaks : NULL,
-        .record = keeps_largest ? space->blocks.notes[index].logit : record,
-    };
+    found->known = aside->ahead != NULL;
+    found->max = aside->ahead_max;
+    found->peaks = aside->ahead ? aside->ahead_peaks : NULL;
+    found->record = keeps_largest ? space->blocks.notes[index].logit : record;
 }
 
 /* Which note has the class that is kept apart: that of the target, or the first of the largest. */
@@ -934,21 +934,21 @@ static void emit_row(const struct xent_job *job, const struct row *row,
 }
 
 /* Reduces a block of one row while that of another, which may be NULL, is emitted. */
-static struct found reduce_beside(const struct xent_job *job, const struct row *row,
-                                  const struct row *last, const struct workspace *work,
-                                  size_t index, struct found found, struct xent_aside *aside) {
+static void reduce_beside(const struct xent_job *job, const struct row *row, const struct row *last,
+                          const struct workspace *work, size_t index, struct found *found,
+                          struct xent_aside *aside) {
     aside->emission = NULL;
     if (!last) {
-        return reduce_block(job, row, work, index, found, aside);
+        reduce_block(job, row, work, index, found, aside);
+        return;
     }
     struct outlet outlet;
     open_outlet(job, last, work, index, &outlet);
     if (outlet.emission.exps && emits_along(job, &outlet)) {
         aside->emission = &outlet.emission;
     }
-    found = reduce_block(job, row, work, index, found, aside);
+    reduce_block(job, row, work, index, found, aside);
     complete_block(job, last, work, index, &outlet);
-    return found;
 }
 
 /* ---- Teams -------------------------------------------------------------------------------------
@@ -1013,21 +1013,22 @@ static void emit_batch(const struct xent_job *job, const struct batch *batch, si
 
 /* All blocks of a row, beside those of another, which may be NULL; `next` is the place of the row
  * after it, or NULL. */
-static inline struct found reduce_row(const struct xent_job *job, const struct row *row,
-                                      const struct row *last, const struct xent_place *next,
-                                      const struct workspace *work, struct found found) {
+static inline void reduce_row(const struct xent_job *job, const struct row *row,
+                              const struct row *last, const struct xent_place *next,
+                              const struct workspace *work, struct found *found) {
     if (!row->counts) {
         if (last) {
             emit_row(job, last, work);
         }
-        return (struct found){.known = false};
+        found->known = false;
+        found->peaks = NULL;
+        return;
     }
     for (size_t i = 0; i < count_blocks(job); i++) {
         struct xent_aside aside;
         aside.ahead = block_ahead(job, row, i, next);
-        found = reduce_beside(job, row, last, work, i, found, &aside);
+        reduce_beside(job, row, last, work, i, found, &aside);
     }
-    return found;
 }
 
 /* A batch of rows is emitted while the next one is reduced, block by block, so that the memory
@@ -1051,8 +1052,8 @@ static void run_rows(void *context, int member, struct xent_ranges *ranges) {
         begin_row(job, &walk.at.place, &work, now, lane, row);
         more = move_on(&walk);
         const bool emits = xent_has(job, VALUES) && lane < last->count;
-        found = reduce_row(job, row, emits ? &last->rows[lane] : NULL, more ? &walk.at.place : NULL,
-                           &work, found);
+        reduce_row(job, row, emits ? &last->rows[lane] : NULL, more ? &walk.at.place : NULL, &work,
+                   &found);
         conclude_row(job, row, index, work.evaluation.best);
         if (batch->count == size || !more || walk.row != index + 1) {
             finish_batch(job, batch);
@@ -1106,7 +1107,7 @@ static void run_column_blocks(void *context, int member, size_t stage, struct xe
         }
         struct xent_aside aside;
         aside.ahead = next == i + 1 ? block_ahead(job, row, i, NULL) : NULL;
-        found = reduce_beside(job, row, last, &work, i, found, &aside);
+        reduce_beside(job, row, last, &work, i, &found, &aside);
     }
     end_edge(&work);
     atomic_thread_fence(memory_order_seq_cst); /* what went past the caches is there for all */
