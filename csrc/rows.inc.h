@@ -225,17 +225,26 @@ XENT_INLINE V(vec)
     return V(times_less)(e, factor, V(fma)(label, offset->by_labels, offset->same));
 }
 
-/* `lanes` terms from i on, that of its own among them. */
-XENT_INLINE void V(emit_lanes)(const struct xent_emission *emission, size_t i, size_t lanes,
-                               REAL *values) {
+/* `lanes` terms from i on, but that of its own. */
+XENT_INLINE V(vec) V(emit_others)(const struct xent_emission *emission, size_t i, size_t lanes) {
     const struct V(factor) factor = V(factor_of)(&emission->factor);
     const struct V(offset) offset = V(offset_of)(emission);
     const V(vec) e = V(load_part)((const REAL *)emission->exps, i, lanes);
-    const bool labels = emission->labels != NULL;
-    V(store)(values, V(emitted)(e, &factor, &offset, i, lanes, labels));
+    return V(emitted)(e, &factor, &offset, i, lanes, emission->labels != NULL);
+}
+
+/* That of its own among them, if it is among `lanes` values from i on. */
+XENT_INLINE void V(emit_own)(const struct xent_emission *emission, size_t i, size_t lanes,
+                             V(some) * values) {
     if (emission->own - i < lanes) { /* wraps where it is before */
         values[emission->own - i] = (REAL)emission->own_value;
     }
+}
+
+XENT_INLINE void V(emit_lanes)(const struct xent_emission *emission, size_t i, size_t lanes,
+                               REAL *values) {
+    V(store)(values, V(emit_others)(emission, i, lanes));
+    V(emit_own)(emission, i, lanes, values);
 }
 
 /* The first or the last n of a block, fewer than fill a line. */
@@ -245,6 +254,11 @@ XENT_INLINE void V(emit_part)(const struct xent_emission *emission, size_t begin
         REAL values[V(LANES)];
         char room[sizeof values], *const out = (char *)emission->out + i * size;
         lanes = begin + n - i < V(LANES) ? begin + n - i : V(LANES);
+        if (!emission->stream && emission->dtype == V(OWN)) {
+            V(store_part)((REAL *)(void *)out, lanes, V(emit_others)(emission, i, lanes));
+            V(emit_own)(emission, i, lanes, (V(some) *)(void *)out);
+            continue;
+        }
         V(emit_lanes)(emission, i, lanes, values);
         const void *const bytes = V(as_stored)(values, emission->dtype, room);
         if (emission->stream) {

@@ -38,6 +38,25 @@ XENT_INLINE const void *V(as_stored)(const REAL *values, enum xent_dtype dtype, 
     return room;
 }
 
+XENT_INLINE void V(store_part)(REAL *to, size_t lanes, V(vec) x) {
+    if (lanes < V(LANES)) {
+        V(store_first)(to, lanes, x);
+    } else {
+        V(store)(to, x);
+    }
+}
+
+/* So many bytes, no more than a line: memcpy would become string instructions, which take longer to
+ * begin than all the rest of an edge. */
+XENT_INLINE void V(copy_part)(char *to, const void *from, size_t size) {
+    if (size % sizeof(REAL) == 0) {
+        const size_t lanes = size / sizeof(REAL);
+        V(store_part)((REAL *)(void *)to, lanes, V(load_part)((const REAL *)from, 0, lanes));
+    } else {
+        memcpy(to, from, size);
+    }
+}
+
 /* Adds the first bytes of a block, fewer than a line has, to the line that the block before ended
  * in; or begins one with the last. */
 XENT_INLINE void V(put_at_edge)(struct xent_edge *edge, char *out, const void *bytes, size_t size) {
@@ -49,11 +68,11 @@ XENT_INLINE void V(put_at_edge)(struct xent_edge *edge, char *out, const void *b
     }
     const bool begins = (uintptr_t)out % XENT_CACHE_LINE == 0;
     if (edge->filled == 0 && !begins) { /* the beginning is another's */
-        memcpy(out, bytes, size);
+        V(copy_part)(out, bytes, size);
         return;
     }
     edge->at = edge->filled == 0 ? out : edge->at;
-    memcpy(edge->line + edge->filled, bytes, size);
+    V(copy_part)(edge->line + edge->filled, bytes, size);
     edge->filled += size;
     if (edge->filled == XENT_CACHE_LINE) {
         V(stream)((REAL *)(void *)edge->at, V(load)((const REAL *)(const void *)edge->line));
