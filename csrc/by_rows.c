@@ -360,6 +360,7 @@ static void reduce_block(const struct xent_job *job, const struct row *row,
     if (reduces_halves(job)) {
         reduce_half_block(job, row, index, aside);
         found->known = false;
+        found->peaks = NULL;
         return;
     }
     const struct block block = block_at(job, index);

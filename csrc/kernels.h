@@ -12,9 +12,10 @@
 
 enum { XENT_CACHE_LINE = 64 }; /* bytes, as many as a vector has */
 
-/* Bytes: what is read is fetched into the L2 cache this far ahead of that which is looked at first,
- * logits a block before their turn: the hardware fetches a page at most, and a store that waits for
- * its line behind loads from memory halves the speed. Or less far into the L1 cache, see plan.c. */
+/* Bytes, of halves half as many: what is read is fetched into the L2 cache this far ahead of that
+ * which is looked at first, logits a block before their turn: the hardware fetches a page at most,
+ * and a store that waits for its line behind loads from memory halves the speed. Or less far into
+ * the L1 cache, see plan.c. */
 enum { XENT_AHEAD = 16384, XENT_AHEAD_NEAR = 10240 };
 
 /* Parts of a block that `bound_of_first` looks at. */
@@ -239,7 +240,7 @@ struct xent_aside {
     void *ahead_peaks;       /* gets their peaks, unless NULL */
     const char *source;      /* where the classes were loaded from, to fetch what comes later */
     ptrdiff_t source_stride; /* bytes to the next class */
-    bool near;               /* into the L1 cache, where strips stay in registers; else the L2 */
+    bool near;               /* rather into the L1 cache; else the L2 */
     const char *beside;      /* what else to fetch meanwhile, or NULL: */
     size_t beside_size;      /* so many bytes for each class */
     const struct xent_emission *emission; /* of as many terms, or NULL; only with `exps` */

@@ -112,8 +112,8 @@ static bool streams(const struct xent_problem *problem, double logits) {
 }
 
 /* Bytes: an L1 cache that has room for a block, for the next, which is looked at, for what is
- * fetched beyond it, and for the lines that are written meanwhile. Of doubles a block alone is so
- * large. */
+ * fetched beyond it, and for the lines that are written meanwhile. Two blocks of doubles are more.
+ */
 static const long L1_TO_FETCH_INTO = 48 << 10;
 
 static bool fetches_near(const struct xent_problem *problem) {

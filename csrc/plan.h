@@ -17,7 +17,7 @@ struct xent_plan {
     enum xent_regime regime;
     int threads;
     bool stream;     /* write values past the caches */
-    bool fetch_near; /* fetch logits into the L1 cache, not the L2 */
+    bool fetch_near; /* fetch the logits of rows into the L1 cache, not the L2 */
 };
 
 /* Whether options make z of x, and nothing else. */

@@ -225,26 +225,17 @@ XENT_INLINE V(vec)
     return V(times_less)(e, factor, V(fma)(label, offset->by_labels, offset->same));
 }
 
-/* `lanes` terms from i on, but that of its own. */
-XENT_INLINE V(vec) V(emit_others)(const struct xent_emission *emission, size_t i, size_t lanes) {
+/* `lanes` terms from i on, that of its own among them. */
+XENT_INLINE void V(emit_lanes)(const struct xent_emission *emission, size_t i, size_t lanes,
+                               REAL *values) {
     const struct V(factor) factor = V(factor_of)(&emission->factor);
     const struct V(offset) offset = V(offset_of)(emission);
     const V(vec) e = V(load_part)((const REAL *)emission->exps, i, lanes);
-    return V(emitted)(e, &factor, &offset, i, lanes, emission->labels != NULL);
-}
-
-/* That of its own among them, if it is among `lanes` values from i on. */
-XENT_INLINE void V(emit_own)(const struct xent_emission *emission, size_t i, size_t lanes,
-                             V(some) * values) {
+    const bool labels = emission->labels != NULL;
+    V(store)(values, V(emitted)(e, &factor, &offset, i, lanes, labels));
     if (emission->own - i < lanes) { /* wraps where it is before */
         values[emission->own - i] = (REAL)emission->own_value;
     }
-}
-
-XENT_INLINE void V(emit_lanes)(const struct xent_emission *emission, size_t i, size_t lanes,
-                               REAL *values) {
-    V(store)(values, V(emit_others)(emission, i, lanes));
-    V(emit_own)(emission, i, lanes, values);
 }
 
 /* The first or the last n of a block, fewer than fill a line. */
@@ -254,16 +245,13 @@ XENT_INLINE void V(emit_part)(const struct xent_emission *emission, size_t begin
         REAL values[V(LANES)];
         char room[sizeof values], *const out = (char *)emission->out + i * size;
         lanes = begin + n - i < V(LANES) ? begin + n - i : V(LANES);
-        if (!emission->stream && emission->dtype == V(OWN)) {
-            V(store_part)((REAL *)(void *)out, lanes, V(emit_others)(emission, i, lanes));
-            V(emit_own)(emission, i, lanes, (V(some) *)(void *)out);
-            continue;
-        }
         V(emit_lanes)(emission, i, lanes, values);
         const void *const bytes = V(as_stored)(values, emission->dtype, room);
         if (emission->stream) {
             V(put_at_edge)(emission->edge, out, bytes, lanes * size);
-        } else {
+        } else if (emission->dtype == V(OWN)) {
+            V(copy_part)(out, bytes, lanes * size);
+        } else { /* a vector would wait for halves, of which half as many bytes were just stored */
             memcpy(out, bytes, lanes * size);
         }
     }
@@ -350,7 +338,8 @@ struct V(aside) {
     size_t beside_size;
     const REAL *pending;
     char *out;
-    size_t pending_size, turn; /* whole lines; what is beyond pending_size is at the beginning */
+    /* Whole lines, and strips where these stay; what is beyond pending_size is at the beginning. */
+    size_t pending_size, turn;
     struct V(factor) factor;
     struct V(offset) offset; /* its labels are those of `pending` */
     bool stream;
@@ -503,7 +492,7 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
     struct V(exp) exps[V(STRIP)];
     for (size_t k = 0; k < vectors; k++) {
         if (!XENT_STRIP_STAYS) {
-            __builtin_prefetch(V(to_fetch)(aside, i + k * V(LANES)), 0, 2);
+            V(fetch_along)(aside, i + k * V(LANES), 1);
         }
         const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
         const size_t lane = skip - i - k * V(LANES); /* wraps where skip is before */
@@ -709,6 +698,7 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const v
     aside->stream = emission->stream;
 
     enum { PAGE = 4096, CLEAR = 12 }; /* in bytes; in vectors, of which seven are too few */
+    _Static_assert(!XENT_STRIP_STAYS || CLEAR % XENT_STRIP == 0, "strips are emitted as a whole");
     const uintptr_t ahead_of_x = ((uintptr_t)aside->out - (uintptr_t)x) % PAGE;
     const bool near = ahead_of_x > 0 && ahead_of_x < CLEAR * sizeof(V(vec));
     const bool enough = aside->pending_size > CLEAR * V(LANES);
@@ -830,8 +820,9 @@ static V(reduction) *
 }
 
 /* Reduces a block and sums its logits on the way, where that is fewer operations than V(spread)
- * takes; says whether it did. Of fewer classes, what comes to every block would outweigh them. A
- * logit far below all others makes the sum no number: that block is reduced again, without. */
+ * takes; says whether it did. Of fewer classes, what comes to every block would outweigh them. But
+ * with masks, a logit far below all others makes the sum no number: that block is reduced again,
+ * without. */
 static bool V(reduce_and_sum)(const struct xent_logits *logits, size_t n, size_t skip, double max,
                               struct xent_aside *aside, struct xent_sum *sum) {
     if (!V(BY_FOURS) || n < XENT_BLOCK || !V(is_as_is)(logits, max)) {

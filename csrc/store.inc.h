@@ -38,20 +38,12 @@ XENT_INLINE const void *V(as_stored)(const REAL *values, enum xent_dtype dtype, 
     return room;
 }
 
-XENT_INLINE void V(store_part)(REAL *to, size_t lanes, V(vec) x) {
-    if (lanes < V(LANES)) {
-        V(store_first)(to, lanes, x);
-    } else {
-        V(store)(to, x);
-    }
-}
-
-/* So many bytes, no more than a line: memcpy would become string instructions, which take longer to
- * begin than all the rest of an edge. */
+/* Fewer bytes than a line has: of a memcpy of so few gcc makes string instructions, which take
+ * longer to begin than all the rest of an edge. */
 XENT_INLINE void V(copy_part)(char *to, const void *from, size_t size) {
-    if (size % sizeof(REAL) == 0) {
+    if (XENT_MASKS && size % sizeof(REAL) == 0) {
         const size_t lanes = size / sizeof(REAL);
-        V(store_part)((REAL *)(void *)to, lanes, V(load_part)((const REAL *)from, 0, lanes));
+        V(store_first)((REAL *)(void *)to, lanes, V(load_part)((const REAL *)from, 0, lanes));
     } else {
         memcpy(to, from, size);
     }

@@ -23,7 +23,8 @@
  *   largest_lane(x)  the largest lane, where all are numbers
  *   to_exponent(x)   the low bits of x's representation moved up to the exponent field
  *   power(y, table)  of f32 only: y - 0x1.8p23, an integer, as a power of 2^(1/8), given all eight
- *                    from one on less 0/8 to 7/8, twice; zero where y is below LEAST_POWER
+ *                    from one on less 0/8 to 7/8, twice; zero where y is below LEAST_POWER, but
+ *                    without XENT_MASKS only down to 0x1.8p23 - 1024, where logits are held
  *   exponent(x)      the e of 2^e <= |x| < 2^(e + 1), as a number; of normal x
  *   mantissa(x)      x / 2^exponent(x)
  *   of_floats(p)     of f64 only: the doubles of as many floats
@@ -65,7 +66,7 @@ static const uint64_t f64_BELOW_EXPONENT = 0x800fffffffffffff, f64_ONE = 0x3ff00
 static const uint64_t f64_FIELD = 0x7ff, f64_INTEGER = 0x4330000000000000;
 static const double f64_INTEGER_BIAS = 0x1p52 + 1023;
 
-/* Below it a power has no exponent left, and counts as zero. */
+/* The last of which the representation is not negative: what is below counts as zero. */
 static const float f32_LEAST_POWER = 0x1.8p23f - 127 * 8;
 
 /* transpose for instruction sets without one of their own. */
