@@ -395,15 +395,15 @@ static void reduce_block(const struct xent_job *job, const struct row *row,
         aside->exps = evaluation.terms;
     }
     struct xent_note *const note = space->blocks.notes ? &space->blocks.notes[index] : NULL;
+    aside->spread = NULL;
     if (note) { /* before the next block takes the place of this one in the L1 cache */
         xent_note_block(job, &row->at, block.begin, block.size, &logits, load.slopes, skip, max,
-                        work->labels, note);
+                        work->labels, note, aside);
     }
     if (space->findings) {
         space->findings[index] = xent_look_at_block(job, &row->at, block.begin, block.size, &logits,
                                                     found->peaks, note, &row->label, &evaluation);
     }
-    aside->spread = note ? xent_spread_to_note(job, note) : NULL;
     aside->below = evaluation.terms ? &space->findings[index].spread : NULL;
     job->kernels->reduce(&logits, block.size, skip, max, aside, &space->blocks.sums[index]);
     if (is_marked(job, row, index) && aside->exps) {

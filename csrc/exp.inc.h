@@ -9,6 +9,7 @@ enum treatment {
     AS_IS,
     SUMMED,     /* as they are, and they are added up */
     SPREAD,     /* as they are, and what they are below the top is, times their terms */
+    WEIGHED,    /* likewise, times labels or weights */
     SHIFTED,    /* shift is subtracted */
     MULTIPLIED, /* by scale */
     SCALED /* shift is subtracted, and what is left with its low parts is multiplied by scale */

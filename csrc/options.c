@@ -106,15 +106,9 @@ static const char *weights_of(const struct xent_job *job, size_t begin) {
     return weights ? weights + begin * job->itemsize : NULL;
 }
 
-/* Whether reduce forms the spread of all classes. It does so or not for all rows of a job: what
- * comes out differs in its last bits. Beside labels it has none of its loops to spare. */
-static bool spreads_on_the_way(const struct xent_job *job) {
-    return !job->class_weight && !job->dense_labels;
-}
-
 void xent_note_block(const struct xent_job *job, const struct xent_place *at, size_t begin,
                      size_t size, const struct xent_logits *logits, const char *slopes, size_t kept,
-                     double top, char *labels, struct xent_note *note) {
+                     double top, char *labels, struct xent_note *note, struct xent_aside *aside) {
     if (job->notes_shard) { /* all of it is written */
         *note = (struct xent_note){.logit = -INFINITY, .slope = 1};
     }
@@ -130,22 +124,22 @@ void xent_note_block(const struct xent_job *job, const struct xent_place *at, si
         note->weight = note->logit > -INFINITY ? weight : 0;
         note->label = job->keeps_largest ? 0 : weight;
     }
-    const void *const weights = weights_of(job, begin);
-    if (job->dense_labels) {
-        const char *t = xent_load_labels(job, at, begin, size, labels);
-        job->kernels->spread(logits, size, kept, top, t, weights, &note->labels);
-        if (kept != XENT_NO_CLASS) {
-            note->label = xent_real(job, t + kept * job->itemsize);
-            note->label *= xent_class_weight(job, note->kept);
-        }
+    aside->weights = weights_of(job, begin);
+    aside->labels = NULL;
+    aside->spread = xent_counts_classes(job) ? &note->weights : NULL;
+    if (!job->dense_labels) {
+        return;
     }
-    if (xent_counts_classes(job) && !spreads_on_the_way(job)) {
-        job->kernels->spread(logits, size, kept, top, NULL, weights, &note->weights);
+    if (aside->spread) { /* there is one on the way, of the labels */
+        job->kernels->spread(logits, size, kept, top, NULL, aside->weights, aside->spread);
     }
-}
-
-struct xent_spread *xent_spread_to_note(const struct xent_job *job, struct xent_note *note) {
-    return xent_counts_classes(job) && spreads_on_the_way(job) ? &note->weights : NULL;
+    const char *const t = xent_load_labels(job, at, begin, size, labels);
+    aside->labels = t;
+    aside->spread = &note->labels;
+    if (kept != XENT_NO_CLASS) {
+        note->label = xent_real(job, t + kept * job->itemsize);
+        note->label *= xent_class_weight(job, note->kept);
+    }
 }
 
 bool xent_has_masked(const struct xent_note *note, size_t size) {

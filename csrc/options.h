@@ -76,13 +76,11 @@ void xent_read_listing(const struct xent_job *job, const struct xent_place *at, 
 
 /* Notes of a block what its row's coefficients need: `top` and `kept`, an index into the block or
  * XENT_NO_CLASS, are noted with the rest. The note is written where it stays: a copy of what was
- * just written in parts would wait for the stores, also those past the caches. */
+ * just written in parts would wait for the stores, also those past the caches. What reduce is to
+ * add to it is said aside. */
 void xent_note_block(const struct xent_job *job, const struct xent_place *at, size_t begin,
                      size_t size, const struct xent_logits *logits, const char *slopes, size_t kept,
-                     double top, char *labels, struct xent_note *note);
-
-/* What reduce is to add to it; NULL: nothing. */
-struct xent_spread *xent_spread_to_note(const struct xent_job *job, struct xent_note *note);
+                     double top, char *labels, struct xent_note *note, struct xent_aside *aside);
 
 /* Whether some of a block's classes are masked, where every class gets a share. */
 bool xent_has_masked(const struct xent_note *note, size_t size);

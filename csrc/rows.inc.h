@@ -343,8 +343,10 @@ struct V(aside) {
     struct V(factor) factor;
     struct V(offset) offset; /* its labels are those of `pending` */
     bool stream;
-    struct V(logit_sum) logits; /* of those that are added by fours, where they are SUMMED */
-    struct V(spread_sum) terms; /* where they are SPREAD */
+    struct V(logit_sum) logits;    /* of those that are added by fours, where they are SUMMED */
+    struct V(spread_sum) terms;    /* where they are SPREAD */
+    struct V(quick) weighed;       /* where they are WEIGHED, */
+    struct V(quick_from) weighing; /* from these */
 };
 
 #ifndef XENT_KEEPING
@@ -532,6 +534,10 @@ XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t v
             V(emit_along)(aside, i + k * V(LANES), 1, keep);
         }
     }
+    if (treatment == WEIGHED) {
+        const size_t end = i + vectors * V(LANES);
+        aside->weighed = V(quick_whole)(aside->weighed, &aside->weighing, i, end, skip);
+    }
     if (!XENT_STRIP_STAYS) {
         return;
     }
@@ -613,6 +619,9 @@ XENT_INLINE void V(reduce_tail)(const struct V(span) * span, size_t n, size_t i,
     const V(vec) term = V(add_exp)(sum, V(exp_parts)(x, low, ref, treatment));
     if (treatment == SPREAD) {
         V(add_spread)(&aside->terms, term, x);
+    }
+    if (treatment == WEIGHED) {
+        aside->weighed = V(quick_tail)(aside->weighed, &aside->weighing, i, n, skip);
     }
     if (aside->looks) {
         aside->ahead_max = V(max)(V(load_masked)(aside->ahead, n, i, SIZE_MAX), aside->ahead_max);
@@ -730,7 +739,12 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
         .pending_size = 0,
         .logits = V(no_logits)(),
         .terms = V(no_terms)((REAL)max),
+        .weighed = V(no_spread)(),
     };
+    if (treatment == WEIGHED) {
+        const void *const labels = aside->labels ? aside->labels : aside->weights;
+        own.weighing = (struct V(quick_from)){span.u, labels, NULL, max};
+    }
     const bool emits = keep != KEEP_NOTHING && aside->emission;
     if (emits) {
         V(begin_emission)(aside->emission, span.u, n, keep, &own);
@@ -747,6 +761,13 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
     if (treatment == SPREAD) {
         const struct V(spread_sum) sum = own.terms;
         *aside->below = V(spread_total)(&sum);
+    }
+    if (treatment == WEIGHED) {
+        const struct V(quick) sums = own.weighed;
+        const struct V(quick_from) weighing = own.weighing;
+        if (!V(quick_result)(sums, &weighing, n, skip, max, aside->spread)) {
+            V(spread_any)(logits, n, skip, max, aside->labels, aside->weights, aside->spread);
+        }
     }
     for (size_t i = 0; own.ahead_peaks && i < V(whole_of)(n); i += V(PEAK)) {
         own.ahead_max = V(max)(V(peaks_at)(own.ahead_peaks, i), own.ahead_max);
@@ -771,6 +792,8 @@ DEFINE_REDUCE(as_is_as_bf16, AS_IS, KEEP_AS_BF16)
 DEFINE_REDUCE(summed, SUMMED, KEEP_NOTHING)
 DEFINE_REDUCE(summed_with_offset, SUMMED, KEEP_WITH_OFFSET)
 DEFINE_REDUCE(spread, SPREAD, KEEP_NOTHING)
+DEFINE_REDUCE(weighed, WEIGHED, KEEP_NOTHING)
+DEFINE_REDUCE(weighed_with_labels, WEIGHED, KEEP_WITH_LABELS)
 DEFINE_REDUCE(shifted, SHIFTED, KEEP_NOTHING)
 DEFINE_REDUCE(shifted_kept, SHIFTED, KEEP_TERMS)
 DEFINE_REDUCE(multiplied, MULTIPLIED, KEEP_NOTHING)
@@ -837,13 +860,30 @@ static bool V(reduce_and_sum)(const struct xent_logits *logits, size_t n, size_t
     return !isnan(sum->sum);
 }
 
+/* Likewise with labels or weights, but not both, of floats, where there are registers for the sums
+ * beside the exponentials: the same sums as V(spread) forms. */
+static bool V(reduce_and_weigh)(const struct xent_logits *logits, size_t n, size_t skip, double max,
+                                struct xent_aside *aside, struct xent_sum *sum) {
+    const bool one = !aside->labels != !aside->weights, whole = V(LANES) % V(QUICK) == 0;
+    if (!XENT_STRIP_STAYS || !whole || !one || !V(is_as_is)(logits, max)) {
+        return false;
+    }
+    if (aside->exps) {
+        V(reduce_weighed_with_labels)(logits, n, skip, max, aside, sum);
+    } else {
+        V(reduce_weighed)(logits, n, skip, max, aside, sum);
+    }
+    return true;
+}
+
 /* By itself, because what it keeps in registers would be saved in every call. */
 static __attribute__((noinline)) void V(reduce_with_spread)(const struct xent_logits *logits,
                                                             size_t n, size_t skip, double max,
                                                             struct xent_aside *aside,
                                                             struct xent_sum *sum) {
-    if (!V(reduce_and_sum)(logits, n, skip, max, aside, sum)) {
-        V(spread)(logits, n, skip, max, NULL, NULL, aside->spread);
+    const bool all_alike = !aside->labels && !aside->weights;
+    if (!(all_alike ? V(reduce_and_sum) : V(reduce_and_weigh))(logits, n, skip, max, aside, sum)) {
+        V(spread)(logits, n, skip, max, aside->labels, aside->weights, aside->spread);
         V(reduction_for)(logits, max, aside)(logits, n, skip, max, aside, sum);
     }
 }

@@ -88,7 +88,7 @@ struct V(quick) {
 /* Coefficients, of which either may be NULL: ones. That is a constant of every loop. */
 struct V(quick_from) {
     const REAL *u, *labels, *weights;
-    vec top;
+    double top;
 };
 
 /* Adds a number that is not negative. Of one that is larger than the sum (Dekker 1971), half a unit
@@ -112,7 +112,7 @@ XENT_INLINE void V(quick_lanes)(struct V(carried) * mass, struct V(carried) * sp
                                 const struct V(quick_from) * from, size_t i, vec others,
                                 bool masks) {
     const vec zero = number(0), x = V(widen)(from->u + i);
-    vec below = f64_sub(from->top, x);
+    vec below = f64_sub(number(from->top), x);
     if (!from->labels && !from->weights) {
         below = V(SUMS_LOGITS) ? x : below;
         below = masks ? f64_less(others, zero, zero, below) : below;
@@ -145,6 +145,10 @@ XENT_INLINE struct V(quick) V(quick_span)(struct V(quick) sums, const struct V(q
     }
     return sums;
 }
+
+/* From V(QUICK) - 1 - k on it leaves out the k-th. */
+static const double V(all_but)[2 * V(QUICK) - 1] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1,
+                                                    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
 /* V(QUICK) classes, of which those are left out where `others` is negative. */
 XENT_INLINE struct V(quick) V(quick_part)(struct V(quick) sums, const struct V(quick_from) * from,
@@ -196,24 +200,27 @@ XENT_INLINE struct two V(quick_total)(struct V(carried) a, struct V(carried) b) 
     return total;
 }
 
-XENT_INLINE bool V(quick_as)(const struct V(quick_from) * from, size_t n, size_t skip, double top,
-                             struct xent_spread *result) {
-    /* from V(QUICK) - 1 - k on it masks the k-th */
-    static const double one_out[2 * V(QUICK) - 1] = {1, 1, 1, 1, 1,  1, 1, 1, 1, 1, 1,
-                                                     1, 1, 1, 1, -1, 1, 1, 1, 1, 1, 1,
-                                                     1, 1, 1, 1, 1,  1, 1, 1, 1};
+XENT_INLINE struct V(quick) V(no_spread)(void) {
     const struct V(carried) none = {number(0), number(0)};
-    struct V(quick) sums = {none, none, none, none};
-    const size_t whole = n / V(QUICK) * V(QUICK);
-    const size_t before = skip < whole ? skip / V(QUICK) * V(QUICK) : whole;
-    sums = V(quick_span)(sums, from, 0, before);
-    if (before < whole) {
-        sums = V(quick_part)(sums, from, before, one_out + V(QUICK) - 1 - (skip - before));
-        sums = V(quick_span)(sums, from, before + V(QUICK), whole);
+    return (struct V(quick)){none, none, none, none};
+}
+
+/* The classes from i to `end`, whole vectors; `skip` is left out if it is among them. */
+XENT_INLINE struct V(quick) V(quick_whole)(struct V(quick) sums, const struct V(quick_from) * from,
+                                           size_t i, size_t end, size_t skip) {
+    const size_t before = skip - i < end - i ? skip / V(QUICK) * V(QUICK) : end; /* may wrap */
+    sums = V(quick_span)(sums, from, i, before);
+    if (before < end) {
+        const double *const others = V(all_but) + V(QUICK) - 1 - (skip - before);
+        sums = V(quick_part)(sums, from, before, others);
+        sums = V(quick_span)(sums, from, before + V(QUICK), end);
     }
-    if (whole < n) {
-        sums = V(quick_tail)(sums, from, whole, n, skip);
-    }
+    return sums;
+}
+
+/* What has been added up of n classes; says whether all was finite. */
+XENT_INLINE bool V(quick_result)(struct V(quick) sums, const struct V(quick_from) * from, size_t n,
+                                 size_t skip, double top, struct xent_spread *result) {
     const double count = (double)(skip < n ? n - 1 : n);
     struct two spread = V(quick_total)(sums.spread0, sums.spread1), mass = {count, 0};
     if (from->labels || from->weights) {
@@ -227,13 +234,23 @@ XENT_INLINE bool V(quick_as)(const struct V(quick_from) * from, size_t n, size_t
     return result->spread - result->spread == 0 && result->mass - result->mass == 0;
 }
 
+XENT_INLINE bool V(quick_as)(const struct V(quick_from) * from, size_t n, size_t skip, double top,
+                             struct xent_spread *result) {
+    const size_t whole = n / V(QUICK) * V(QUICK);
+    struct V(quick) sums = V(quick_whole)(V(no_spread)(), from, 0, whole, skip);
+    if (whole < n) {
+        sums = V(quick_tail)(sums, from, whole, n, skip);
+    }
+    return V(quick_result)(sums, from, n, skip, top, result);
+}
+
 /* Where nothing is masked and all is finite, with few operations; else it says no. */
 static bool V(spread_quickly)(const struct xent_logits *logits, size_t n, size_t skip, double top,
                               const void *labels, const void *weights, struct xent_spread *result) {
-    const struct V(quick_from) by_labels = {logits->u, labels, NULL, number(top)};
-    const struct V(quick_from) by_weights = {logits->u, NULL, weights, number(top)};
-    const struct V(quick_from) by_both = {logits->u, labels, weights, number(top)};
-    const struct V(quick_from) by_none = {logits->u, NULL, NULL, number(top)};
+    const struct V(quick_from) by_labels = {logits->u, labels, NULL, top};
+    const struct V(quick_from) by_weights = {logits->u, NULL, weights, top};
+    const struct V(quick_from) by_both = {logits->u, labels, weights, top};
+    const struct V(quick_from) by_none = {logits->u, NULL, NULL, top};
     if (labels) {
         return weights ? V(quick_as)(&by_both, n, skip, top, result)
                        : V(quick_as)(&by_labels, n, skip, top, result);
