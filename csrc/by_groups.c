@@ -101,7 +101,7 @@ static struct workspace workspace_at(const struct xent_job *job, char *p) {
 
 /* Rows in a line. */
 struct group {
-    struct xent_place at;
+    const struct xent_place *at;
     size_t first, rows;
 };
 
@@ -126,7 +126,7 @@ static struct xent_array array_of(const struct xent_job *job, const struct group
         return (struct xent_array){work->buffers[array], row_stride};
     }
     *row_stride = xent_stride(job, array);
-    char *const data = xent_has(job, array) ? xent_address(job, array, &group->at) : NULL;
+    char *const data = xent_has(job, array) ? xent_address(job, array, group->at) : NULL;
     return (struct xent_array){data, row_stride};
 }
 
@@ -184,25 +184,28 @@ static void make_part(const struct xent_job *job, const struct group *group,
 }
 
 /* What is known of all rows holds for these. */
-static struct xent_job job_of(const struct xent_job *job, const struct part *part, char *memory) {
-    struct xent_job own = xent_make_job(&part->problem);
-    own.kernels = job->kernels;
-    own.finish = job->finish;
-    own.class_weight = job->class_weight;
-    own.denominator = job->denominator;
-    own.plan = (struct xent_plan){.regime = XENT_BY_ROWS, .threads = 1, .stream = false};
-    own.memory = memory;
-    own.workspace_size = 0;
-    return own;
+static void make_own_job(const struct xent_job *job, const struct part *part, char *memory,
+                         struct xent_job *own) {
+    xent_make_job(&part->problem, own);
+    own->kernels = job->kernels;
+    own->finish = job->finish;
+    own->class_weight = job->class_weight;
+    own->denominator = job->denominator;
+    own->plan = (struct xent_plan){.regime = XENT_BY_ROWS, .threads = 1, .stream = false};
+    own->memory = memory;
+    own->workspace_size = 0;
 }
 
 size_t xent_groups_workspace(const struct xent_job *job) {
-    const struct group first = {.at = xent_at_row(job, 0).place, .rows = group_size(job)};
+    struct xent_cursor at;
+    xent_at_row(job, 0, &at);
+    const struct group first = {.at = &at.place, .rows = group_size(job)};
     char *const anywhere = job->arrays[LOGITS].data; /* nothing is touched */
     const struct workspace work = workspace_at(job, anywhere);
     struct part part;
     make_part(job, &first, &work, &part);
-    const struct xent_job own = job_of(job, &part, NULL);
+    struct xent_job own;
+    make_own_job(job, &part, NULL, &own);
     return (size_t)(work.rows - anywhere) + xent_whole_lines(xent_rows_workspace(&own));
 }
 
@@ -214,7 +217,7 @@ static void turn_in(const struct xent_job *job, const struct group *group,
     const struct axis axis = axis_of(job, array);
     const size_t classes = job->problem->classes;
     if (work->buffers[array]) {
-        job->turn(axis.itemsize, xent_address(job, array, &group->at), axis.stride,
+        job->turn(axis.itemsize, xent_address(job, array, group->at), axis.stride,
                   work->buffers[array], (ptrdiff_t)(classes * axis.itemsize), classes, group->rows);
     }
 }
@@ -225,7 +228,7 @@ static void turn_out(const struct xent_job *job, const struct group *group,
     const size_t classes = job->problem->classes;
     if (work->buffers[array]) {
         job->turn(axis.itemsize, work->buffers[array], (ptrdiff_t)(classes * axis.itemsize),
-                  xent_address(job, array, &group->at), axis.stride, group->rows, classes);
+                  xent_address(job, array, group->at), axis.stride, group->rows, classes);
     }
 }
 
@@ -237,7 +240,8 @@ static void run_group(const struct xent_job *job, const struct group *group,
     turn_in(job, group, work, DIRECTION);
     struct part part;
     make_part(job, group, work, &part);
-    struct xent_job own = job_of(job, &part, work->rows);
+    struct xent_job own;
+    make_own_job(job, &part, work->rows, &own);
     xent_run_rows(&own);
     turn_out(job, group, work, VALUES);
     turn_out(job, group, work, CURVATURE);
@@ -261,10 +265,11 @@ static void run_groups(void *context, int member, struct xent_ranges *ranges) {
     const struct workspace work = workspace_at(job, xent_workspace(job, member));
     struct xent_range range;
     while (xent_take_range(ranges, &range)) {
-        struct xent_cursor at = xent_at_row(job, range.begin);
+        struct xent_cursor at;
+        xent_at_row(job, range.begin, &at);
         for (size_t row = range.begin, rows; row < range.end; row += rows) {
             rows = rows_of_group(job, &at, range.end - row);
-            run_group(job, &(struct group){at.place, row, rows}, &work);
+            run_group(job, &(struct group){&at.place, row, rows}, &work);
             xent_advance(&at, job, rows);
         }
     }

@@ -160,14 +160,14 @@ static size_t vectors(const struct xent_job *job) {
 
 /* Rows in a line, and where they are. */
 struct group {
-    struct xent_place at;
+    const struct xent_place *at;
     size_t first;
     struct xent_tile tile;
 };
 
 static struct xent_cells cells_of(const struct xent_job *job, enum xent_job_array array,
                                   const struct group *group, ptrdiff_t class_stride) {
-    return (struct xent_cells){xent_address(job, array, &group->at), xent_stride(job, array),
+    return (struct xent_cells){xent_address(job, array, group->at), xent_stride(job, array),
                                class_stride};
 }
 
@@ -190,27 +190,27 @@ struct passage {
 
 static ptrdiff_t length_of(ptrdiff_t stride) { return stride < 0 ? -stride : stride; }
 
-static struct passage passage_of(const struct xent_job *job, struct xent_cells array,
+static struct passage passage_of(const struct xent_job *job, const struct xent_cells *array,
                                  const struct xent_tile *tile, char *buffer) {
     const size_t rows = tile->rows, classes = tile->classes;
     const ptrdiff_t item = (ptrdiff_t)job->itemsize;
     const struct xent_cells by_rows = {buffer, (ptrdiff_t)classes * item, item};
-    if (array.row_stride == (ptrdiff_t)classes * array.class_stride) {
-        return (struct passage){1, rows * classes, 0, array.class_stride, by_rows};
+    if (array->row_stride == (ptrdiff_t)classes * array->class_stride) {
+        return (struct passage){1, rows * classes, 0, array->class_stride, by_rows};
     }
-    if (length_of(array.row_stride) < length_of(array.class_stride)) {
+    if (length_of(array->row_stride) < length_of(array->class_stride)) {
         const struct xent_cells by_classes = {buffer, item, (ptrdiff_t)rows * item};
-        return (struct passage){classes, rows, array.class_stride, array.row_stride, by_classes};
+        return (struct passage){classes, rows, array->class_stride, array->row_stride, by_classes};
     }
-    return (struct passage){rows, classes, array.row_stride, array.class_stride, by_rows};
+    return (struct passage){rows, classes, array->row_stride, array->class_stride, by_rows};
 }
 
-static struct xent_cells read_cells(const struct xent_job *job, struct xent_cells array,
+static struct xent_cells read_cells(const struct xent_job *job, const struct xent_cells *array,
                                     enum xent_dtype dtype, bool swapped,
                                     const struct xent_tile *tile, char *buffer) {
     const struct passage passage = passage_of(job, array, tile, buffer);
     for (size_t i = 0; i < passage.lines; i++) {
-        const struct xent_strided from = {array.data + (ptrdiff_t)i * passage.line_stride,
+        const struct xent_strided from = {array->data + (ptrdiff_t)i * passage.line_stride,
                                           passage.stride, dtype, swapped};
         job->kernels->read(&from, passage.size, buffer + i * passage.size * job->itemsize);
     }
@@ -218,11 +218,11 @@ static struct xent_cells read_cells(const struct xent_job *job, struct xent_cell
 }
 
 static void write_cells(const struct xent_job *job, const struct xent_tile *tile,
-                        struct xent_cells array, char *buffer, struct xent_edge *edge) {
+                        const struct xent_cells *array, char *buffer, struct xent_edge *edge) {
     const struct passage passage = passage_of(job, array, tile, buffer);
-    job->kernels->lanes_store(tile, passage.cells, NULL);
+    job->kernels->lanes_store(tile, &passage.cells, NULL);
     for (size_t i = 0; i < passage.lines; i++) {
-        char *const line = array.data + (ptrdiff_t)i * passage.line_stride;
+        char *const line = array->data + (ptrdiff_t)i * passage.line_stride;
         for (size_t begin = 0; begin < passage.size; begin += XENT_BLOCK) {
             const size_t left = passage.size - begin, n = left < XENT_BLOCK ? left : XENT_BLOCK;
             const struct xent_strided to = {line + (ptrdiff_t)begin * passage.stride,
@@ -233,8 +233,9 @@ static void write_cells(const struct xent_job *job, const struct xent_tile *tile
     }
 }
 
-static void store(const struct xent_job *job, const struct xent_tile *tile, struct xent_cells array,
-                  bool wide, struct workspace *work, struct xent_edge *edge) {
+static void store(const struct xent_job *job, const struct xent_tile *tile,
+                  const struct xent_cells *array, bool wide, struct workspace *work,
+                  struct xent_edge *edge) {
     edge = job->plan.stream ? edge : NULL;
     if (writes_own(job, wide)) {
         job->kernels->lanes_store(tile, array, edge);
@@ -243,12 +244,15 @@ static void store(const struct xent_job *job, const struct xent_tile *tile, stru
     }
 }
 
-static void load_cells(const struct xent_job *job, struct xent_cells array, enum xent_dtype dtype,
-                       bool swapped, const struct xent_tile *tile, char *passage) {
-    if (!are_own(job, dtype, swapped)) {
-        array = read_cells(job, array, dtype, swapped, tile, passage);
+static void load_cells(const struct xent_job *job, const struct xent_cells *array,
+                       enum xent_dtype dtype, bool swapped, const struct xent_tile *tile,
+                       char *passage) {
+    if (are_own(job, dtype, swapped)) {
+        job->kernels->lanes_load(tile, array);
+        return;
     }
-    job->kernels->lanes_load(tile, array);
+    const struct xent_cells read = read_cells(job, array, dtype, swapped, tile, passage);
+    job->kernels->lanes_load(tile, &read);
 }
 
 /* All cells at once, also those without a row. */
@@ -270,9 +274,9 @@ static const struct xent_tile *low_of(const struct workspace *work) {
 static void load(const struct xent_job *job, const struct group *group, struct workspace *work) {
     const struct xent_problem *const problem = job->problem;
     const struct xent_tile *const tile = &group->tile;
-    load_cells(job, cells_of(job, LOGITS, group, problem->logits_stride), problem->dtype,
-               problem->swapped, tile, work->passage);
-    const char *mask = xent_has(job, MASK) ? xent_address(job, MASK, &group->at) : NULL;
+    const struct xent_cells logits = cells_of(job, LOGITS, group, problem->logits_stride);
+    load_cells(job, &logits, problem->dtype, problem->swapped, tile, work->passage);
+    const char *mask = xent_has(job, MASK) ? xent_address(job, MASK, group->at) : NULL;
     for (size_t k = 0; mask && k < tile->classes; k++) {
         job->kernels->mask(line_of(tile, k), tile->rows, mask, xent_stride(job, MASK));
         mask += job->options->mask_stride;
@@ -286,14 +290,14 @@ static void load(const struct xent_job *job, const struct group *group, struct w
 static void take_weights(const struct xent_job *job, const struct group *group, const size_t *label,
                          struct weights *weights) {
     weights->all_count = !job->options->ignores && !xent_has(job, ROW_WEIGHT);
-    xent_row_weights(job, &group->at, group->tile.rows, label, weights->of_row);
+    xent_row_weights(job, group->at, group->tile.rows, label, weights->of_row);
 }
 
 /* The labels and weights of the group's rows. */
 static void take_labels(const struct xent_job *job, const struct group *group, size_t *label,
                         struct weights *weights) {
     const size_t rows = group->tile.rows;
-    xent_read_classes(job, xent_address(job, TARGET, &group->at), rows, label);
+    xent_read_classes(job, xent_address(job, TARGET, group->at), rows, label);
     if (!weights) {
         return;
     }
@@ -394,7 +398,7 @@ static struct labels *labels_beside(const struct xent_tile *tile, struct workspa
 static void take_lists(const struct xent_job *job, const struct group *group,
                        struct workspace *work) {
     struct labels *const labels = labels_beside(&group->tile, work);
-    struct xent_place at = group->at;
+    struct xent_place at = *group->at;
     memset(labels->tile.cells, 0, labels->tile.classes * (size_t)labels->tile.pitch);
     for (size_t i = 0; i < group->tile.rows; i++) {
         struct listed_row row = {.logits = &group->tile,
@@ -420,8 +424,9 @@ static void take_distributions(const struct xent_job *job, const struct group *g
     const struct xent_tile *const tile = &group->tile;
     struct xent_rows *const rows = &work->rows;
     struct labels *const labels = labels_beside(tile, work);
-    load_cells(job, cells_of(job, LABELS, group, given->probabilities_stride), given->dtype,
-               given->swapped, &labels->tile, work->passage);
+    const struct xent_cells given_labels =
+        cells_of(job, LABELS, group, given->probabilities_stride);
+    load_cells(job, &given_labels, given->dtype, given->swapped, &labels->tile, work->passage);
     job->kernels->lanes_take(&labels->tile, work->target, labels->of_kept);
     job->kernels->lanes_put(&labels->tile, work->target, zeros);
     job->kernels->lanes_spread(tile, low_of(work), &labels->tile, job->options->class_weight, rows,
@@ -572,7 +577,7 @@ static void take_rows(const struct xent_job *job, const struct group *group,
     if (job->options) {
         take_coefficients(job, group, work);
     }
-    xent_take_rows(job, &group->at, group->tile.rows, &work->rows, 0);
+    xent_take_rows(job, group->at, group->tile.rows, &work->rows, 0);
 }
 
 /* Rows that do not count have nothing but a target, of logit zero and weight zero. */
@@ -722,14 +727,15 @@ static const struct xent_tile *emit_second(const struct xent_job *job, const str
     second->tile.cells = second->cells.bytes;
     take_second(job, tile->rows, work);
     if (xent_has(job, DIRECTION)) {
-        load_cells(job, cells_of(job, DIRECTION, group, problem->vector_stride),
-                   problem->vector_dtype, problem->vector_swapped, &second->tile, work->passage);
+        const struct xent_cells vector = cells_of(job, DIRECTION, group, problem->vector_stride);
+        load_cells(job, &vector, problem->vector_dtype, problem->vector_swapped, &second->tile,
+                   work->passage);
         emit_product(job, tile, work);
         return &second->tile;
     }
     emit_curvature(job, tile, work);
-    store(job, &second->tile, cells_of(job, CURVATURE, group, problem->curvature_stride),
-          problem->wide_curvature, work, &second->edge);
+    const struct xent_cells curvature = cells_of(job, CURVATURE, group, problem->curvature_stride);
+    store(job, &second->tile, &curvature, problem->wide_curvature, work, &second->edge);
     emit(job, group, work);
     if (xent_has(job, TARGET)) {
         subtract_labels(job, tile, work);
@@ -745,7 +751,7 @@ static void run_group(const struct xent_job *job, const struct group *group,
     const bool from_exps = emits || (evaluation && evaluation->entropy);
     load(job, group, work);
     if (evaluation) {
-        xent_look_at_rows(job, &group->at, group->first, &group->tile);
+        xent_look_at_rows(job, group->at, group->first, &group->tile);
         if (evaluation->entropy) {
             keep_logits(&group->tile, work);
         }
@@ -769,8 +775,8 @@ static void run_group(const struct xent_job *job, const struct group *group,
         } else {
             emit(job, group, work);
         }
-        store(job, values, cells_of(job, VALUES, group, problem->values_stride),
-              problem->wide_values, work, &work->edge);
+        const struct xent_cells cells = cells_of(job, VALUES, group, problem->values_stride);
+        store(job, values, &cells, problem->wide_values, work, &work->edge);
     }
 }
 
@@ -791,13 +797,14 @@ static void run_lanes(void *context, int member, struct xent_ranges *ranges) {
     struct workspace *const work = workspace_of(job, member);
     struct xent_range range;
     while (xent_take_range(ranges, &range)) {
-        struct xent_cursor at = xent_at_row(job, range.begin);
+        struct xent_cursor at;
+        xent_at_row(job, range.begin, &at);
         for (size_t row = range.begin, rows; row < range.end; row += rows) {
             rows = group_size(job, &at, range.end - row);
             const size_t pitch = (rows * job->itemsize + VECTOR - 1) / VECTOR * VECTOR;
             const struct xent_tile tile = {work->cells.bytes, rows, job->problem->classes,
                                            (ptrdiff_t)pitch};
-            run_group(job, &(struct group){at.place, row, tile}, work);
+            run_group(job, &(struct group){&at.place, row, tile}, work);
             xent_advance(&at, job, rows);
         }
     }

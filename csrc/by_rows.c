@@ -150,17 +150,19 @@ static void divide_workspace(const struct xent_job *job, int member, struct work
     }
     work->spaces = size.spaces;
     for (size_t i = 0; i < size.spaces; i++) {
-        work->rows[i] = (struct row_space){
-            .blocks = {take(&p, size.sums), take(&p, size.notes), count_blocks(job)},
-            .exps = take(&p, size.exps),
-            .factors = take(&p, size.factors),
-            .slopes = take(&p, size.slopes),
-            .listed = {.class = take(&p, size.listed),
-                       .coefficient = take(&p, size.listed),
-                       .logit = take(&p, size.listed),
-                       .weight = take(&p, size.listed)},
-            .findings = take(&p, size.findings),
-        };
+        struct row_space *const space = &work->rows[i];
+        space->blocks.sums = take(&p, size.sums);
+        space->blocks.notes = take(&p, size.notes);
+        space->blocks.count = count_blocks(job);
+        space->exps = take(&p, size.exps);
+        space->factors = take(&p, size.factors);
+        space->slopes = take(&p, size.slopes);
+        space->listed.class = take(&p, size.listed);
+        space->listed.coefficient = take(&p, size.listed);
+        space->listed.logit = take(&p, size.listed);
+        space->listed.weight = take(&p, size.listed);
+        space->listed.count = 0;
+        space->findings = take(&p, size.findings);
     }
     if (job->knows_whole) {
         work->whole.sums = take(&p, size.whole_sums);
@@ -971,7 +973,7 @@ static bool take_range(struct walk *walk) {
     if (walk->end > 0 && range.begin == walk->row) {
         xent_advance(&walk->at, walk->job, 1);
     } else {
-        walk->at = xent_at_row(walk->job, range.begin);
+        xent_at_row(walk->job, range.begin, &walk->at);
     }
     walk->row = range.begin;
     walk->end = range.end;
@@ -1137,7 +1139,7 @@ void xent_run_columns(struct xent_job *job) {
     struct columns columns;
     columns.job = job;
     divide_workspace(job, 0, &columns.work);
-    columns.at = xent_at_row(job, 0);
+    xent_at_row(job, 0, &columns.at);
     begin_columns(&columns, 0);
     const struct xent_stages stages = {
         .count = job->rows + xent_has(job, VALUES),

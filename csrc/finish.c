@@ -65,7 +65,8 @@ static double exact_if_lost(const struct xent_job *job, size_t row, double large
     if (!exact || !(fabs(lse) < lost * fabs(largest))) {
         return lse;
     }
-    const struct xent_cursor at = xent_at_row(job, row);
+    struct xent_cursor at;
+    xent_at_row(job, row, &at);
     return exact_lse(job, &at.place);
 }
 
@@ -140,7 +141,7 @@ static void make_precise(const struct xent_job *job, const struct xent_rows *row
         if (any) {
             xent_advance(&at, job, first + i - row);
         } else {
-            at = xent_at_row(job, first + i);
+            xent_at_row(job, first + i, &at);
         }
         any = true;
         row = first + i;

@@ -64,7 +64,7 @@ static bool has_options(const struct xent_problem *problem) {
     return problem->options && (knows_whole || !xent_say_nothing(problem->options));
 }
 
-struct xent_job xent_make_job(const struct xent_problem *problem) {
+void xent_make_job(const struct xent_problem *problem, struct xent_job *job) {
     static const struct xent_options none = {.scale = 1};
     const struct xent_options *const options = problem->options ? problem->options : &none;
     const struct xent_array arrays[ARRAYS] = {[LOGITS] = problem->logits,
@@ -81,30 +81,28 @@ struct xent_job xent_make_job(const struct xent_problem *problem) {
     const bool second = problem->curvature.data || problem->vector.data;
     /* Most of the five kilobytes are for dimensions that there are not: they stay as they are, for
      * clearing them takes a tenth of the time of a small call. */
-    struct xent_job job;
-    job.problem = problem;
-    job.options = second || has_options(problem) ? options : NULL;
-    job.second = second;
-    job.class_weight = NULL;
-    job.denominator = 1;
-    job.itemsize = problem->dtype == XENT_F64 ? sizeof(double) : sizeof(float);
-    job.single = problem->dtype != XENT_F64;
-    job.rows = 1;
-    job.dims = 1;
-    job.shape[0] = 1;
+    job->problem = problem;
+    job->options = second || has_options(problem) ? options : NULL;
+    job->second = second;
+    job->class_weight = NULL;
+    job->denominator = 1;
+    job->itemsize = problem->dtype == XENT_F64 ? sizeof(double) : sizeof(float);
+    job->single = problem->dtype != XENT_F64;
+    job->rows = 1;
+    job->dims = 1;
+    job->shape[0] = 1;
     for (int a = 0; a < ARRAYS; a++) {
-        job.arrays[a].data = arrays[a].data;
-        job.arrays[a].strides[0] = 0;
+        job->arrays[a].data = arrays[a].data;
+        job->arrays[a].strides[0] = 0;
     }
     for (size_t dim = 0; dim < problem->row_dims; dim++) {
         const size_t size = problem->row_shape[dim];
-        job.rows *= size;
+        job->rows *= size;
         if (size != 1) {
-            add_dim(&job, arrays, dim, size);
+            add_dim(job, arrays, dim, size);
         }
     }
-    note_properties(&job);
-    return job;
+    note_properties(job);
 }
 
 static void move(struct xent_cursor *at, const struct xent_job *job, size_t dim, ptrdiff_t steps) {
@@ -114,14 +112,13 @@ static void move(struct xent_cursor *at, const struct xent_job *job, size_t dim,
     }
 }
 
-struct xent_cursor xent_at_row(const struct xent_job *job, size_t row) {
-    struct xent_cursor at = {.place = {{0}}};
+void xent_at_row(const struct xent_job *job, size_t row, struct xent_cursor *at) {
+    at->place = (struct xent_place){{0}};
     for (size_t dim = job->dims; dim-- > 0;) {
-        at.index[dim] = row % job->shape[dim];
+        at->index[dim] = row % job->shape[dim];
         row /= job->shape[dim];
-        move(&at, job, dim, (ptrdiff_t)at.index[dim]);
+        move(at, job, dim, (ptrdiff_t)at->index[dim]);
     }
-    return at;
 }
 
 void xent_advance(struct xent_cursor *at, const struct xent_job *job, size_t rows) {

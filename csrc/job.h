@@ -70,7 +70,8 @@ struct xent_job {
     size_t workspace_size;
 };
 
-struct xent_job xent_make_job(const struct xent_problem *problem);
+/* In its place: what is returned is copied, five kilobytes of it. */
+void xent_make_job(const struct xent_problem *problem, struct xent_job *job);
 
 /* In place of a row's target, where it has none. */
 #define XENT_NO_CLASS SIZE_MAX
@@ -105,7 +106,8 @@ struct xent_cursor {
     size_t index[XENT_MAX_ROW_DIMS];
 };
 
-struct xent_cursor xent_at_row(const struct xent_job *job, size_t row);
+/* Likewise in its place. */
+void xent_at_row(const struct xent_job *job, size_t row, struct xent_cursor *at);
 
 /* Moves on by so many rows, or none. */
 void xent_advance(struct xent_cursor *at, const struct xent_job *job, size_t rows);

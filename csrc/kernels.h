@@ -94,7 +94,8 @@ struct xent_tile {
     ptrdiff_t pitch;
 };
 
-/* Where the same rows and classes are in an array. */
+/* Where the same rows and classes are in an array. Passed by pointer: a copy of what has just been
+ * written in parts would wait for these. */
 struct xent_cells {
     char *data;
     ptrdiff_t row_stride, class_stride;
@@ -319,7 +320,7 @@ struct xent_aside {
     KERNEL(dot, double,                                                                            \
            (const void *exps, size_t n, size_t skip, const void *slopes, const void *vector))      \
     KERNEL(bend, void, (const struct xent_bend *bend, size_t n))                                   \
-    KERNEL(lanes_load, void, (const struct xent_tile *tile, struct xent_cells logits))             \
+    KERNEL(lanes_load, void, (const struct xent_tile *tile, const struct xent_cells *logits))      \
     /* The first of every row's largest classes. */                                                \
     KERNEL(lanes_largest, void, (const struct xent_tile *tile, size_t *target))                    \
     /* Reads every row's target, and masks it with -inf; puts another number there. */             \
@@ -361,8 +362,9 @@ struct xent_aside {
            (const struct xent_tile *terms, const struct xent_tile *vector, double *dots))          \
     KERNEL(lanes_emit_shifted, void,                                                               \
            (const struct xent_tile *tile, double scale, const double *high, const double *low))    \
-    KERNEL(lanes_store, void,                                                                      \
-           (const struct xent_tile *tile, struct xent_cells values, struct xent_edge *edge))
+    KERNEL(                                                                                        \
+        lanes_store, void,                                                                         \
+        (const struct xent_tile *tile, const struct xent_cells *values, struct xent_edge *edge))
 
 /* What follows from the sums, whatever the dtype of the logits. */
 #define XENT_FINISH_KERNELS(KERNEL)                                                                \

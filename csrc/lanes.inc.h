@@ -34,15 +34,16 @@ enum V(layout) {
     V(CELLS)    /* anything else */
 };
 
-XENT_INLINE enum V(layout) V(layout_of)(struct xent_cells cells, size_t rows, size_t classes) {
+XENT_INLINE enum V(layout)
+    V(layout_of)(const struct xent_cells *cells, size_t rows, size_t classes) {
     if (rows < V(LANES)) {
         return V(CELLS);
     }
-    if (cells.row_stride == V(ITEM)) {
+    if (cells->row_stride == V(ITEM)) {
         return V(COLUMNS);
     }
-    if (cells.class_stride == V(ITEM)) {
-        const bool packed = cells.row_stride == (ptrdiff_t)(classes * sizeof(REAL));
+    if (cells->class_stride == V(ITEM)) {
+        const bool packed = cells->row_stride == (ptrdiff_t)(classes * sizeof(REAL));
         return classes >= V(SQUARE) ? V(BLOCKS) : packed ? V(PACKED) : V(CELLS);
     }
     return V(CELLS);
@@ -57,8 +58,9 @@ XENT_INLINE void V(fetch_ahead)(const char *block) {
 }
 
 /* A vector of rows, from `row` on; columns are copied by themselves. */
-XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells from, size_t row) {
-    const char *const logits = from.data + (ptrdiff_t)row * from.row_stride;
+XENT_INLINE void V(load_vector)(const struct xent_tile *tile, const struct xent_cells *from,
+                                size_t row) {
+    const char *const logits = from->data + (ptrdiff_t)row * from->row_stride;
     char *const cells = (char *)V(tile_at)(tile, 0, row);
     const size_t rows = tile->rows - row, classes = tile->classes;
     switch (V(layout_of)(from, rows, classes)) {
@@ -69,7 +71,7 @@ XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells 
             const ptrdiff_t class = V(block_class)(k, classes);
             V(fetch_ahead)(logits + k * V(LANES) * sizeof(REAL));
             for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
-                V(transpose)(logits + i * from.row_stride + class * V(ITEM), from.row_stride,
+                V(transpose)(logits + i * from->row_stride + class * V(ITEM), from->row_stride,
                              cells + class * tile->pitch + i * V(ITEM), tile->pitch);
             }
         }
@@ -83,7 +85,7 @@ XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells 
             memcpy(last, logits, V(LANES) * classes * sizeof(REAL));
         }
         for (ptrdiff_t i = 0; i < V(LANES); i += V(SQUARE)) {
-            V(transpose)(packed + i * from.row_stride, from.row_stride, cells + i * V(ITEM),
+            V(transpose)(packed + i * from->row_stride, from->row_stride, cells + i * V(ITEM),
                          tile->pitch);
         }
         break;
@@ -92,7 +94,7 @@ XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells 
         for (size_t k = 0; k < classes; k++) {
             V(store)(V(tile_at)(tile, k, row), V(set1)(0)); /* for the lanes without a row */
         }
-        V(copy_cells)(logits, from.row_stride, from.class_stride, cells, V(ITEM), tile->pitch,
+        V(copy_cells)(logits, from->row_stride, from->class_stride, cells, V(ITEM), tile->pitch,
                       rows < V(LANES) ? rows : V(LANES), classes);
         break;
     }
@@ -101,10 +103,10 @@ XENT_INLINE void V(load_vector)(const struct xent_tile *tile, struct xent_cells 
 /* Class after class, all rows of one at a time: each is a stream of its own, too short for the
  * hardware to foresee, and with strides of a power of two they compete for the same lines of the
  * caches. */
-XENT_INLINE size_t V(load_columns)(const struct xent_tile *tile, struct xent_cells from) {
+XENT_INLINE size_t V(load_columns)(const struct xent_tile *tile, const struct xent_cells *from) {
     const size_t whole = tile->rows / V(LANES) * V(LANES);
     for (size_t k = 0; k < tile->classes; k++) {
-        const char *const logits = from.data + (ptrdiff_t)k * from.class_stride;
+        const char *const logits = from->data + (ptrdiff_t)k * from->class_stride;
         for (size_t row = 0; row < whole; row += V(LANES)) {
             const REAL *const at = (const REAL *)(const void *)logits + row;
             __builtin_prefetch(at + XENT_ROWS, 0, 2);
@@ -114,8 +116,8 @@ XENT_INLINE size_t V(load_columns)(const struct xent_tile *tile, struct xent_cel
     return whole;
 }
 
-static void V(lanes_load)(const struct xent_tile *tile, struct xent_cells logits) {
-    size_t row = logits.row_stride == V(ITEM) ? V(load_columns)(tile, logits) : 0;
+static void V(lanes_load)(const struct xent_tile *tile, const struct xent_cells *logits) {
+    size_t row = logits->row_stride == V(ITEM) ? V(load_columns)(tile, logits) : 0;
     for (; row < tile->rows; row += V(LANES)) {
         V(load_vector)(tile, logits, row);
     }
@@ -146,22 +148,22 @@ XENT_INLINE void V(store_packed)(const struct xent_tile *tile, size_t row, char 
 
 /* A vector of rows, from `row` on; columns are copied by themselves. What is streamed is put in
  * order first, so that it goes out in whole lines. */
-XENT_INLINE void V(store_vector)(const struct xent_tile *tile, struct xent_cells to, size_t row,
-                                 struct xent_edge *edge) {
-    char *const values = to.data + (ptrdiff_t)row * to.row_stride;
+XENT_INLINE void V(store_vector)(const struct xent_tile *tile, const struct xent_cells *to,
+                                 size_t row, struct xent_edge *edge) {
+    char *const values = to->data + (ptrdiff_t)row * to->row_stride;
     const size_t rows = tile->rows - row, classes = tile->classes, n = V(LANES) * classes;
     const enum V(layout) layout = V(layout_of)(to, rows, classes);
-    const bool one_after_other = to.row_stride == (ptrdiff_t)(classes * sizeof(REAL));
+    const bool one_after_other = to->row_stride == (ptrdiff_t)(classes * sizeof(REAL));
     REAL ordered[V(LANES) * XENT_TILE_CLASSES];
     if (layout == V(CELLS)) {
         V(copy_cells)((const char *)V(tile_at)(tile, 0, row), V(ITEM), tile->pitch, values,
-                      to.row_stride, to.class_stride, rows < V(LANES) ? rows : V(LANES), classes);
+                      to->row_stride, to->class_stride, rows < V(LANES) ? rows : V(LANES), classes);
     } else if (layout == V(PACKED)) {
         V(store_packed)(tile, row, (char *)ordered);
     } else if (layout == V(BLOCKS) && edge && one_after_other) {
-        V(store_blocks)(tile, row, (char *)ordered, to.row_stride);
+        V(store_blocks)(tile, row, (char *)ordered, to->row_stride);
     } else if (layout == V(BLOCKS)) {
-        V(store_blocks)(tile, row, values, to.row_stride);
+        V(store_blocks)(tile, row, values, to->row_stride);
     }
     if (edge && one_after_other && (layout == V(PACKED) || layout == V(BLOCKS))) {
         V(stream_bytes)(edge, values, ordered, n * sizeof(REAL));
@@ -170,11 +172,11 @@ XENT_INLINE void V(store_vector)(const struct xent_tile *tile, struct xent_cells
     }
 }
 
-XENT_INLINE size_t V(store_columns)(const struct xent_tile *tile, struct xent_cells to,
+XENT_INLINE size_t V(store_columns)(const struct xent_tile *tile, const struct xent_cells *to,
                                     bool streams) {
     const size_t whole = tile->rows / V(LANES) * V(LANES);
     for (size_t k = 0; k < tile->classes; k++) {
-        REAL *const values = (REAL *)(void *)(to.data + (ptrdiff_t)k * to.class_stride);
+        REAL *const values = (REAL *)(void *)(to->data + (ptrdiff_t)k * to->class_stride);
         const bool aligned = (uintptr_t)values % V(VECTOR) == 0;
         for (size_t row = 0; row < whole; row += V(LANES)) {
             V(put)(values, row, V(load)(V(tile_at)(tile, k, row)), V(OWN), streams && aligned);
@@ -183,10 +185,10 @@ XENT_INLINE size_t V(store_columns)(const struct xent_tile *tile, struct xent_ce
     return whole;
 }
 
-static void V(lanes_store)(const struct xent_tile *tile, struct xent_cells values,
+static void V(lanes_store)(const struct xent_tile *tile, const struct xent_cells *values,
                            struct xent_edge *edge) {
-    const bool streams = edge && (uintptr_t)values.data % sizeof(REAL) == 0;
-    size_t row = values.row_stride == V(ITEM) ? V(store_columns)(tile, values, streams) : 0;
+    const bool streams = edge && (uintptr_t)values->data % sizeof(REAL) == 0;
+    size_t row = values->row_stride == V(ITEM) ? V(store_columns)(tile, values, streams) : 0;
     for (; row < tile->rows; row += V(LANES)) {
         V(store_vector)(tile, values, row, streams ? edge : NULL);
     }

@@ -37,7 +37,8 @@ enum { MANY = 256 }; /* rows that are looked at together */
 
 /* How many rows have another label than that which is ignored. */
 static double count_rows(const struct xent_job *job) {
-    struct xent_cursor at = xent_at_row(job, 0);
+    struct xent_cursor at;
+    xent_at_row(job, 0, &at);
     size_t count = 0;
     for (size_t row = 0, n; row < job->rows; row += n) {
         size_t buffer[MANY];
@@ -78,7 +79,8 @@ double xent_denominator(const struct xent_job *job) {
     /* So many sums that an addition need not wait for the last. */
     enum { SUMS = 4 };
     struct two sums[SUMS] = {{0, 0}};
-    struct xent_cursor at = xent_at_row(job, 0);
+    struct xent_cursor at;
+    xent_at_row(job, 0, &at);
     for (size_t row = 0, n; row < job->rows; row += n) {
         size_t label[MANY];
         double weights[MANY];

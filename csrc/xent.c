@@ -49,7 +49,8 @@ static void check_share(void *context, int member, int team) {
     struct target_check *const check = context;
     const struct xent_job *const job = check->job;
     const struct xent_range range = xent_share(job->rows, member, team);
-    struct xent_cursor at = xent_at_row(job, range.begin);
+    struct xent_cursor at;
+    xent_at_row(job, range.begin, &at);
     for (size_t row = range.begin, n; row < range.end; row += n) {
         size_t buffer[MANY];
         n = xent_smaller(xent_smaller(xent_rows_in_line(&at, job), MANY), range.end - row);
@@ -84,7 +85,8 @@ static enum xent_status check_targets(const struct xent_job *job, size_t *bad_ro
 static enum xent_status check_listed(const struct xent_job *job, struct xent_problem *problem) {
     enum { MANY = 64 };
     const size_t listed = job->options->labels.listed;
-    struct xent_cursor at = xent_at_row(job, 0);
+    struct xent_cursor at;
+    xent_at_row(job, 0, &at);
     for (size_t row = 0; row < job->rows; row++) {
         for (size_t begin = 0, n; begin < listed; begin += n) {
             size_t class[MANY];
@@ -239,7 +241,8 @@ static enum xent_status run_in_default_environment(struct xent_problem *problem)
     if (status != XENT_OK) {
         return status;
     }
-    struct xent_job job = xent_make_job(problem);
+    struct xent_job job;
+    xent_make_job(problem, &job);
     job.kernels = job.single ? &kernels->f32 : &kernels->f64;
     job.finish = &kernels->finish;
     job.turn = kernels->turn;
