@@ -1,6 +1,6 @@
 /* How a problem is divided: the one place that chooses. A row's bits depend on whether it is
- * computed in lanes, and so on the number of classes and on what is asked for, and on nothing else
- * here. */
+ * computed in lanes, and so on the number of classes, the dtype and what is asked for, and on
+ * nothing else here. */
 #ifndef XENT_PLAN_H
 #define XENT_PLAN_H
 
