@@ -336,9 +336,9 @@ static void reduce_half_block(const struct xent_job *job, const struct row *row,
     job->kernels->reduce_halves(&from, block.size, skip, aside, &row->space->blocks.sums[index]);
 }
 
-/* Labels spread a block before it is reduced, all at once: so that the memory is busy all the time,
- * those of the next block are fetched meanwhile, the first half as this one's are spread and the
- * second along with its logits; or all of them, where this one's are copies. */
+/* Labels spread a block before it is reduced, or on the way: so that the memory is busy all the
+ * time, those of the next block are fetched meanwhile, the first half as this one's are spread and
+ * the second along with its logits; or all of them, where this one's are copies. */
 static void fetch_labels(const struct xent_job *job, const struct row *row, struct block block,
                          struct xent_aside *aside) {
     aside->beside = NULL;

@@ -246,9 +246,9 @@ struct xent_aside {
     size_t beside_size;      /* so many bytes for each class */
     const struct xent_emission *emission; /* of as many terms, or NULL; only with `exps` */
     /* gets what `spread` gives of these labels and weights, unless NULL; without both, nothing is
-     * emitted with labels then */
+     * emitted with labels then. With them it may be or not. */
     struct xent_spread *spread;
-    const void *labels, *weights;
+    const void *labels, *weights; /* beside `spread` only */
     /* gets the sum of e * scale * (max - u - low) over the terms, in the unit of their sum, unless
      * NULL; then `exps` is room for the terms, and nothing is emitted. A term of zero adds nothing.
      */

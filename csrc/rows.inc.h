@@ -366,9 +366,10 @@ enum keeping {
 /* Then the logits were halves, too, and nobody looks ahead. */
 static inline bool stores_halves(enum keeping keep) { return keep > KEEP_WITH_LABELS; }
 
-/* Whether a loop for `keep` can emit what needs `needed`: nothing to subtract is zero. */
+/* Whether a loop for `keep` can emit what needs `needed`: nothing to subtract is an offset of zero,
+ * but no labels. */
 static inline bool keeps(enum keeping keep, enum keeping needed) {
-    return keep == needed || (needed < keep && !stores_halves(keep));
+    return keep == needed || (keep == KEEP_WITH_OFFSET && needed == KEEP_TERMS);
 }
 
 #endif
@@ -861,7 +862,8 @@ static bool V(reduce_and_sum)(const struct xent_logits *logits, size_t n, size_t
 }
 
 /* Likewise with labels or weights, but not both, of floats, where there are registers for the sums
- * beside the exponentials: the same sums as V(spread) forms. */
+ * beside the exponentials: the same sums as V(spread) forms. What is emitted along has labels, too,
+ * nearly always; else it is emitted afterwards. */
 static bool V(reduce_and_weigh)(const struct xent_logits *logits, size_t n, size_t skip, double max,
                                 struct xent_aside *aside, struct xent_sum *sum) {
     const bool one = !aside->labels != !aside->weights, whole = V(LANES) % V(QUICK) == 0;

@@ -137,7 +137,8 @@ XENT_INLINE struct V(quick) V(quick_span)(struct V(quick) sums, const struct V(q
                                           size_t begin, size_t end) {
     const vec all = number(1);
     for (size_t i = begin; i < end; i += V(QUICK)) {
-        if (from->labels) { /* half of the next block's: see fetch_labels in by_rows.c */
+        if (from->labels) { /* half of the next block's, if it has any: see fetch_labels in
+                               by_rows.c */
             __builtin_prefetch(from->labels + XENT_BLOCK + i / 2, 0, 2);
         }
         V(quick_lanes)(&sums.mass0, &sums.spread0, from, i, all, false);
@@ -205,7 +206,8 @@ XENT_INLINE struct V(quick) V(no_spread)(void) {
     return (struct V(quick)){none, none, none, none};
 }
 
-/* The classes from i to `end`, whole vectors; `skip` is left out if it is among them. */
+/* The classes from i to `end`, both multiples of V(QUICK); `skip` is left out if it is among them.
+ */
 XENT_INLINE struct V(quick) V(quick_whole)(struct V(quick) sums, const struct V(quick_from) * from,
                                            size_t i, size_t end, size_t skip) {
     const size_t before = skip - i < end - i ? skip / V(QUICK) * V(QUICK) : end; /* may wrap */

@@ -181,7 +181,7 @@ struct xent_problem {
     enum xent_dtype vector_dtype;
     bool vector_swapped;
 
-    struct xent_array target; /* absent for softmax, log_softmax and logsumexp */
+    struct xent_array target; /* absent, as labels are, for softmax and log_softmax */
     enum xent_int target_type;
 
     struct xent_array upstream; /* double, dl/dL of every row; absent: `upstream_scalar` for all */

@@ -40,6 +40,15 @@ def test_problems_that_are_refused():
         _core.run(x, **given | {"output": 7})
 
 
+@pytest.mark.parametrize("output", [_core.SOFTMAX, _core.LOG_SOFTMAX])
+@pytest.mark.parametrize("label", [{"target": np.zeros(1, np.int64)}, {"probabilities": np.full((1, 3), 1 / 3)}])
+def test_softmax_of_rows_with_labels_is_refused(output, label):
+    """What is kept of a row for its loss is without its target."""
+    x = np.array([[0.0, 3.0, 1.0]])
+    with pytest.raises(RuntimeError, match="refused"):
+        _core.run(x, **label, output=output, upstream_scalar=1.0, values=np.empty_like(x), loss=np.empty(1))
+
+
 @pytest.mark.parametrize("classes", [3, 1000])
 @pytest.mark.parametrize("logit", [400.0, 800.0, np.nan])
 def test_lse_of_a_row_that_does_not_count(logit, classes):

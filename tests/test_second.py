@@ -299,6 +299,24 @@ def test_bits_do_not_depend_on_threads(shape, options, rng):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("shape", [(9, 193), (3, 4200)])
+@pytest.mark.parametrize("weighs", [False, True])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bits_do_not_depend_on_the_rows_beside(shape, weighs, label_smoothing, kind, rng):
+    """A row is emitted while another is reduced, which may have something else to sum than to subtract."""
+    x = rng.normal(size=shape).astype(np.float32)
+    labels = rng.integers(shape[1], size=shape[0])
+    options = {"hessian": kind, "label_smoothing": label_smoothing, "reduction": "sum"}
+    if weighs:
+        options["weight"] = rng.uniform(0.5, 2, shape[1])
+    together = xent.cross_entropy_grad_hess(x, labels, **options)
+    for i in range(len(x)):
+        alone = xent.cross_entropy_grad_hess(x[i : i + 1], labels[i : i + 1], **options)
+        for a, b in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(a[0], b[i])
+
+
 @pytest.mark.parametrize("order", "CF")
 def test_layout_of_the_results(order, rng):
     x = np.asarray(rng.normal(size=(50, 10)), order=order)
