@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -189,6 +191,48 @@ def test_the_common_call_is_the_general_one(dtype, rng, rows, reduction, kind):
         given["lse"] = lse
         grad = xent.cross_entropy_grad(x, target, **given, **GENERAL_WAY)
         np.testing.assert_array_equal(xent.cross_entropy_grad(x, target, **given), grad)
+
+
+@pytest.mark.parametrize("order", "CF")
+@pytest.mark.parametrize("shape", [(64, 10), (3, 20, 10), (2, 3, 4, 200), (5, 1), (1, 7)])
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
+def test_common_calls_of_any_shape_and_order(name, shape, order, rng):
+    dtype = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    x = np.asarray(rng.normal(size=shape), order=order).astype(dtype)
+    target = np.asarray(rng.integers(shape[-1], size=shape[:-1]), order=order)
+    probabilities = np.asarray(rng.dirichlet(np.ones(shape[-1]), size=shape[:-1]), order=order)
+    of_rows = {
+        "sample_weight": np.asarray(rng.uniform(size=shape[:-1]), order=order),
+        "lse": np.asarray(rng.normal(size=shape[:-1]), order=order),
+    }
+    xent.softmax(x[:1])  # bfloat16 has no number of its own: the first of a process goes the general way
+    for reduction, labels in itertools.product(("sum", "none"), (target, probabilities)):
+        expected = xent.cross_entropy_and_grad(x, labels, reduction=reduction, **GENERAL_WAY)
+        over = x.copy(order="K")
+        outs = [(x, None), (x, np.empty_like(x, order="C")), (x, np.empty_like(x, order="F")), (over, over)]
+        for logits, grad_out in outs:
+            loss, grad = xent.cross_entropy_and_grad(logits, labels, reduction=reduction, grad_out=grad_out)
+            assert (type(loss), loss.dtype, loss.shape) == (type(expected[0]), expected[0].dtype, expected[0].shape)
+            assert (grad.dtype, grad.flags.c_contiguous) == (dtype, expected[1].flags.c_contiguous) or grad is grad_out
+            np.testing.assert_array_equal(loss, expected[0])
+            np.testing.assert_array_equal(grad, expected[1])
+        grad = xent.cross_entropy_grad(x, labels, **of_rows, **GENERAL_WAY)
+        np.testing.assert_array_equal(xent.cross_entropy_grad(x, labels, axis=x.ndim - 1, **of_rows), grad)
+    for function in (xent.softmax, xent.log_softmax, xent.logsumexp):
+        expected, actual = function(x, **GENERAL_WAY), function(x)
+        assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
+        assert actual.flags.c_contiguous == expected.flags.c_contiguous
+        np.testing.assert_array_equal(actual, expected)
+    for wrong in (np.ones(x.size // shape[-1] + 1), np.ones((*shape[:-1], 1)), np.ones(shape)):
+        with pytest.raises(ValueError, match="sample_weight has shape"):
+            xent.cross_entropy(x, target, sample_weight=wrong)
+
+
+def test_a_gradient_in_the_other_order_at_the_place_of_its_logits(rng):
+    x = rng.normal(size=(300, 300)).astype(np.float32)
+    target = rng.integers(300, size=300)
+    expected = xent.cross_entropy_grad(x.copy(), target)
+    np.testing.assert_array_equal(xent.cross_entropy_grad(x, target, grad_out=x.T), expected)
 
 
 def test_the_common_call_sees_shared_memory(rng):

@@ -197,6 +197,8 @@ BLOCK = np.dtype([
 LISTED_CLASS = np.dtype([("logit", np.float64), ("weight", np.float64)])
 assert BLOCK.itemsize == sizeof(xent_block) and LISTED_CLASS.itemsize == sizeof(xent_listed_class)
 
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
 ISAS = ("scalar", "avx2", "avx512", "neon")
 
 
@@ -211,7 +213,11 @@ cdef xent_int integer_type(cnp.dtype dtype) except *:
     return XENT_I64 if is_signed else XENT_U64
 
 
+cdef int bfloat16 = -1  # its number among NumPy's types, once there has been one
+
+
 cdef xent_dtype float_type(cnp.ndarray array) except *:
+    global bfloat16
     cdef int number = cnp.PyArray_TYPE(array)
     if number == cnp.NPY_FLOAT32:
         return XENT_F32
@@ -219,8 +225,10 @@ cdef xent_dtype float_type(cnp.ndarray array) except *:
         return XENT_F64
     if number == cnp.NPY_FLOAT16:
         return XENT_F16
-    if cnp.PyArray_ITEMSIZE(array) != 2 or array.dtype.name != "bfloat16":
-        raise TypeError(f"no floats that are known here: {array.dtype}")
+    if number != bfloat16:
+        if cnp.PyArray_ITEMSIZE(array) != 2 or array.dtype.name != "bfloat16":
+            raise TypeError(f"no floats that are known here: {array.dtype}")
+        bfloat16 = number
     return XENT_BF16
 
 
@@ -489,41 +497,61 @@ def run_evaluation(
     check(status)
 
 
-cdef bint is_plain(object array, int dims):
-    """Whether it is an ndarray itself, of so many dimensions, contiguous, aligned and in native byte order."""
+cdef bint is_plain(object array):
+    """Whether it is an ndarray itself, in C or Fortran order, aligned and in native byte order."""
     return (
         cnp.PyArray_CheckExact(array)
-        and cnp.PyArray_NDIM(<cnp.ndarray>array) == dims
-        and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>array)
+        and cnp.PyArray_ISONESEGMENT(<cnp.ndarray>array)
         and cnp.PyArray_ISALIGNED(<cnp.ndarray>array)
         and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array)
     )
 
 
-cdef bint are_floats(object array, int dims):
+cdef bint are_floats(object array):
     """Whether it is plain, of float32 or float64."""
-    return is_plain(array, dims) and cnp.PyArray_TYPE(<cnp.ndarray>array) in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
+    return is_plain(array) and cnp.PyArray_TYPE(<cnp.ndarray>array) in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
 
 
-cdef bint have_same_shape(cnp.ndarray a, cnp.ndarray b):
-    """Whether two matrices have as many rows and columns."""
-    return (
-        cnp.PyArray_DIM(a, 0) == cnp.PyArray_DIM(b, 0)
-        and cnp.PyArray_DIM(a, 1) == cnp.PyArray_DIM(b, 1)
-    )
+cdef bint are_logits(object array):
+    """Whether it is plain, of floats, and has rows."""
+    if not (is_plain(array) and cnp.PyArray_NDIM(<cnp.ndarray>array) >= 2):
+        return False
+    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>array)
+    return number in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16) or number == bfloat16
+
+
+cdef bint have_same_shape(cnp.ndarray a, cnp.ndarray b, int dims):
+    """Whether the first has so many dimensions, each as long as the second's."""
+    cdef int i
+    if cnp.PyArray_NDIM(a) != dims:
+        return False
+    for i in range(dims):
+        if cnp.PyArray_DIM(a, i) != cnp.PyArray_DIM(b, i):
+            return False
+    return True
+
+
+cdef bint has_rows_of(cnp.ndarray array, cnp.ndarray logits):
+    """Whether it has one number for each row."""
+    return have_same_shape(array, logits, cnp.PyArray_NDIM(logits) - 1)
 
 
 cdef bint are_labels(object target, cnp.ndarray logits):
     """Whether it is one integer for each row."""
     return (
-        is_plain(target, 1)
+        is_plain(target)
         and cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(<cnp.ndarray>target))
-        and cnp.PyArray_DIM(<cnp.ndarray>target, 0) == cnp.PyArray_DIM(logits, 0)
+        and has_rows_of(<cnp.ndarray>target, logits)
     )
 
 
+cdef bint are_probabilities(object target, cnp.ndarray logits):
+    """Whether it is one float32 or float64 for each logit."""
+    return are_floats(target) and have_same_shape(<cnp.ndarray>target, logits, cnp.PyArray_NDIM(logits))
+
+
 cdef bint apart(cnp.ndarray a, cnp.ndarray b):
-    """Whether contiguous arrays share no memory, or the second is None."""
+    """Whether plain arrays share no memory, or the second is None."""
     if b is None:
         return True
     cdef char *a_data = <char *>cnp.PyArray_DATA(a)
@@ -531,44 +559,78 @@ cdef bint apart(cnp.ndarray a, cnp.ndarray b):
     return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
 
 
+cdef bint are_in_place(cnp.ndarray values, cnp.ndarray logits):
+    """Whether two plain arrays of one shape and dtype are the same."""
+    return (
+        cnp.PyArray_DATA(values) == cnp.PyArray_DATA(logits)
+        and cnp.PyArray_IS_C_CONTIGUOUS(values) == cnp.PyArray_IS_C_CONTIGUOUS(logits)
+    )
+
+
 cdef bint takes_values(object out, cnp.ndarray logits):
     """Whether values can be written to `out`: over the logits, or away from them."""
-    if not is_plain(out, 2):
+    if not is_plain(out):
         return False
     cdef cnp.ndarray array = <cnp.ndarray>out
     return (
         cnp.PyArray_TYPE(array) == cnp.PyArray_TYPE(logits)
-        and have_same_shape(array, logits)
+        and have_same_shape(array, logits, cnp.PyArray_NDIM(logits))
         and cnp.PyArray_ISWRITEABLE(array)
-        and (cnp.PyArray_DATA(array) == cnp.PyArray_DATA(logits) or apart(array, logits))
+        and (are_in_place(array, logits) or apart(array, logits))
     )
 
 
-cdef cnp.ndarray plain_doubles(object given, cnp.npy_intp n):
-    """Return `given` in float64 if it is plain, of n floats; else None."""
-    if not are_floats(given, 1) or cnp.PyArray_DIM(<cnp.ndarray>given, 0) != n:
+cdef cnp.ndarray new_values(cnp.ndarray logits):
+    """Return an array like them, not filled."""
+    cdef bint fortran = not cnp.PyArray_IS_C_CONTIGUOUS(logits)
+    return cnp.PyArray_EMPTY(
+        cnp.PyArray_NDIM(logits), cnp.PyArray_DIMS(logits), cnp.PyArray_TYPE(logits), fortran
+    )
+
+
+cdef cnp.ndarray new_rows(cnp.ndarray logits, int dtype):
+    """Return an array of one number for each row, not filled."""
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(logits) - 1, cnp.PyArray_DIMS(logits), dtype, 0)
+
+
+cdef cnp.ndarray plain_doubles(object given):
+    """Return `given` in float64 if it is plain, of float32 or float64; else None."""
+    if not are_floats(given):
         return None
     if cnp.PyArray_TYPE(<cnp.ndarray>given) == cnp.NPY_FLOAT64:
         return <cnp.ndarray>given
     return cnp.PyArray_Cast(<cnp.ndarray>given, cnp.NPY_FLOAT64)
 
 
-cdef cnp.ndarray plain_weights(object given, cnp.npy_intp n):
-    """Return the same if none is negative, infinite or not a number; else None."""
-    cdef cnp.ndarray weights = plain_doubles(given, n)
+cdef cnp.ndarray plain_of_rows(object given, cnp.ndarray logits):
+    """Return the same if it is one for each row; else None."""
+    cdef cnp.ndarray numbers = plain_doubles(given)
+    return numbers if numbers is not None and has_rows_of(numbers, logits) else None
+
+
+cdef cnp.ndarray plain_of_classes(object given, cnp.npy_intp classes):
+    """Return the same if it is one for each class; else None."""
+    cdef cnp.ndarray numbers = plain_doubles(given)
+    if numbers is None or cnp.PyArray_NDIM(numbers) != 1 or cnp.PyArray_DIM(numbers, 0) != classes:
+        return None
+    return numbers
+
+
+cdef cnp.ndarray good_weights(cnp.ndarray weights):
+    """Return them if none is negative, infinite or not a number; else None, as they may be."""
+    if weights is None:
+        return None
     cdef double *w = doubles(weights)
     cdef bint good = True
     cdef cnp.npy_intp i
-    if w == NULL:
-        return None
-    for i in range(n):
+    for i in range(cnp.PyArray_SIZE(weights)):
         good &= 0 <= w[i] <= DBL_MAX
     return weights if good else None
 
 
-cdef bint is_last(object axis):
-    """Whether it is the last axis of a matrix, as an integer itself."""
-    return type(axis) is int and (axis == -1 or axis == 1)
+cdef bint is_last(object axis, cnp.ndarray array):
+    """Whether it is the array's last axis, as an integer itself."""
+    return type(axis) is int and (axis == -1 or axis == cnp.PyArray_NDIM(array) - 1)
 
 
 cdef bint is_team(object n_threads):
@@ -594,16 +656,16 @@ cdef bint is_label(object x, cnp.ndarray labels):
 
 
 cdef object rounded(cnp.ndarray numbers, int dtype):
-    """Return one number for each row in that dtype; one beyond the largest float32 is infinite."""
-    cdef cnp.npy_intp n = cnp.PyArray_DIM(numbers, 0), i
+    """Return one number for each row, in float32 if that is not float64; one beyond its largest is infinite."""
+    cdef cnp.npy_intp i
     cdef cnp.ndarray result
     cdef double *wide = doubles(numbers)
     cdef float *narrow
     if dtype == cnp.NPY_FLOAT64:
         return numbers
-    result = cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT32, 0)
+    result = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(numbers), cnp.PyArray_DIMS(numbers), cnp.NPY_FLOAT32, 0)
     narrow = <float *>cnp.PyArray_DATA(result)
-    for i in range(n):
+    for i in range(cnp.PyArray_SIZE(numbers)):
         narrow[i] = <float>wide[i]
     return result
 
@@ -639,24 +701,23 @@ def run_directly(
     cdef bint each = not mean and reduction == "none"
     if not (mean or each or reduction == "sum"):
         return None
-    if not (is_last(axis) and is_team(n_threads) and is_number(grad_output, -DBL_MAX, DBL_MAX)):
+    if not (is_team(n_threads) and is_number(grad_output, -DBL_MAX, DBL_MAX)):
         return None
     if not (is_number(label_smoothing, 0, 1) and is_number(z_loss, 0, DBL_MAX) and is_number(scale, 1e-30, 1e30)):
         return None
-    if not (are_floats(logits, 2) and (softcap is None or is_number(softcap, 1e-30, 1e30))):
+    if not (are_logits(logits) and (softcap is None or is_number(softcap, 1e-30, 1e30))):
         return None
     cdef cnp.ndarray x = <cnp.ndarray>logits
-    cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0)
-    cdef cnp.npy_intp classes = cnp.PyArray_DIM(x, 1)
     cdef bint labels = are_labels(target, x)
-    if not (labels or (are_floats(target, 2) and have_same_shape(<cnp.ndarray>target, x))) or rows == 0 or classes == 0:
+    if not (is_last(axis, x) and cnp.PyArray_SIZE(x) > 0 and (labels or are_probabilities(target, x))):
         return None
+    cdef cnp.npy_intp classes = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
     cdef cnp.ndarray t = <cnp.ndarray>target
     if ignore is not None and not (labels and is_label(ignore, t)):
         return None
-    cdef cnp.ndarray class_weight = None if weight is None else plain_weights(weight, classes)
-    cdef cnp.ndarray row_weight = None if sample_weight is None else plain_weights(sample_weight, rows)
-    cdef cnp.ndarray lse_in = None if lse is None else plain_doubles(lse, rows)
+    cdef cnp.ndarray class_weight = None if weight is None else good_weights(plain_of_classes(weight, classes))
+    cdef cnp.ndarray row_weight = None if sample_weight is None else good_weights(plain_of_rows(sample_weight, x))
+    cdef cnp.ndarray lse_in = None if lse is None else plain_of_rows(lse, x)
     if (
         (class_weight is None and weight is not None)
         or (row_weight is None and sample_weight is not None)
@@ -665,7 +726,7 @@ def run_directly(
         return None
     cdef cnp.ndarray values = None
     if wants_gradient and grad_out is None:
-        values = cnp.PyArray_EMPTY(2, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+        values = new_values(x)
     elif wants_gradient:
         if not takes_values(grad_out, x):
             return None
@@ -685,7 +746,7 @@ def run_directly(
     if wants_gradient:
         problem.output = XENT_GRADIENT
         problem.values = row_array(values)
-        problem.values_stride = problem.logits_stride
+        problem.values_stride = last_stride(values)
     if labels:
         problem.target = row_array(t)
         problem.target_type = integer_type(t.dtype)
@@ -693,8 +754,8 @@ def run_directly(
     problem.upstream_scalar = <double>grad_output
     problem.threads = 0 if n_threads is None else <int>n_threads
     if wants_loss:
-        if each or rows > 256:  # in an array, because NumPy asks for huge pages where it is large
-            many_losses = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_DOUBLE, 0)
+        if each or cnp.PyArray_SIZE(x) > 256 * classes:  # in an array: NumPy asks for huge pages where it is large
+            many_losses = new_rows(x, cnp.NPY_DOUBLE)
             problem.loss = doubles(many_losses)
         else:
             problem.loss = few_losses
@@ -721,10 +782,12 @@ def run_directly(
         return values
 
     cdef float single = <float>reduced
-    cdef void *value = &reduced
-    if problem.dtype == XENT_F32:
-        value = &single
-    loss = rounded(many_losses, cnp.PyArray_TYPE(x)) if each else PyArray_Scalar(value, x.dtype, None)
+    if each:
+        loss = rounded(many_losses, cnp.PyArray_TYPE(x))
+    elif problem.dtype == XENT_F64:
+        loss = PyArray_Scalar(&reduced, FLOAT64, None)
+    else:
+        loss = PyArray_Scalar(&single, FLOAT32, None)
     return (loss, values) if wants_gradient else loss
 
 
@@ -733,17 +796,16 @@ def map_directly(object logits, object axis, object scale, object out, int outpu
 
     As in `run_directly`, whatever is not plain is left to the general way.
     """
-    if not (are_floats(logits, 2) and is_last(axis) and is_team(n_threads) and is_number(scale, 1e-30, 1e30)):
+    if not (are_logits(logits) and is_team(n_threads) and is_number(scale, 1e-30, 1e30)):
         return None
     cdef cnp.ndarray x = <cnp.ndarray>logits
-    cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0)
     cdef cnp.ndarray result
-    if cnp.PyArray_SIZE(x) == 0:
+    if not is_last(axis, x) or cnp.PyArray_SIZE(x) == 0:
         return None
     if output == XENT_NO_VALUES and out is None:
-        result = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_FLOAT64, 0)
+        result = new_rows(x, cnp.NPY_FLOAT64)
     elif out is None:
-        result = cnp.PyArray_EMPTY(2, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+        result = new_values(x)
     elif output != XENT_NO_VALUES and takes_values(out, x):
         result = <cnp.ndarray>out
     else:
@@ -761,7 +823,7 @@ def map_directly(object logits, object axis, object scale, object out, int outpu
         problem.lse = doubles(result)
     else:
         problem.values = row_array(result)
-        problem.values_stride = problem.logits_stride
+        problem.values_stride = last_stride(result)
     memset(&options, 0, sizeof(options))
     fill_transformation(&options, None, scale, 0)
     problem.options = &options
