@@ -169,19 +169,18 @@ static enum xent_status check(const struct xent_problem *problem) {
     const bool needs_target =
         problem->output == XENT_GRADIENT || product || (problem->loss && !partly);
     const bool labels = options && options->labels.probabilities.data;
-    const bool maps = problem->output == XENT_SOFTMAX || problem->output == XENT_LOG_SOFTMAX;
-    const bool good =
-        problem->row_dims <= XENT_MAX_ROW_DIMS && (partly || problem->classes >= 1) &&
-        problem->threads >= 0 && (problem->logits.data || problem->classes == 0) &&
-        have_known_types(problem) && values == (problem->values.data != NULL) &&
-        (!needs_target || problem->target.data || labels) && !(labels && problem->target.data) &&
-        !(maps && (labels || problem->target.data)) && (!problem->loss_reduced || problem->loss) &&
-        problem->denominator >= 0 && product == (problem->vector.data != NULL) &&
-        (!curves || problem->output == XENT_GRADIENT) &&
-        !((curves || product) && (problem->lse_in.data || problem->loss)) &&
-        (!options || good_options(options)) &&
-        (!problem->evaluation || is_good_evaluation(problem)) &&
-        (!partly || are_good_statistics(problem));
+    const bool good = problem->row_dims <= XENT_MAX_ROW_DIMS && (partly || problem->classes >= 1) &&
+                      problem->threads >= 0 && (problem->logits.data || problem->classes == 0) &&
+                      have_known_types(problem) && values == (problem->values.data != NULL) &&
+                      (!needs_target || problem->target.data || labels) &&
+                      !(labels && problem->target.data) &&
+                      (!problem->loss_reduced || problem->loss) && problem->denominator >= 0 &&
+                      product == (problem->vector.data != NULL) &&
+                      (!curves || problem->output == XENT_GRADIENT) &&
+                      !((curves || product) && (problem->lse_in.data || problem->loss)) &&
+                      (!options || good_options(options)) &&
+                      (!problem->evaluation || is_good_evaluation(problem)) &&
+                      (!partly || are_good_statistics(problem));
     return good ? XENT_OK : XENT_BAD_PROBLEM;
 }
 

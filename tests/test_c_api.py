@@ -40,13 +40,17 @@ def test_problems_that_are_refused():
         _core.run(x, **given | {"output": 7})
 
 
-@pytest.mark.parametrize("output", [_core.SOFTMAX, _core.LOG_SOFTMAX])
-@pytest.mark.parametrize("label", [{"target": np.zeros(1, np.int64)}, {"probabilities": np.full((1, 3), 1 / 3)}])
-def test_softmax_of_rows_with_labels_is_refused(output, label):
-    """What is kept of a row for its loss is without its target."""
-    x = np.array([[0.0, 3.0, 1.0]])
-    with pytest.raises(RuntimeError, match="refused"):
-        _core.run(x, **label, output=output, upstream_scalar=1.0, values=np.empty_like(x), loss=np.empty(1))
+@pytest.mark.parametrize("label", ["target", "probabilities"])
+def test_labels_that_are_summed_and_not_subtracted(label, rng):
+    """A softmax beside a loss is not promised, but that nothing else is read than there is."""
+    x, values, loss = rng.normal(size=(20, 500)).astype(np.float32), np.empty((20, 500), np.float32), np.empty(20)
+    given = {"target": rng.integers(500, size=20), "weight": rng.uniform(0.5, 2, 500), "label_smoothing": 0.1}
+    expected = xent.cross_entropy(x, **given, reduction="none")
+    if label == "probabilities":
+        given = {"probabilities": xent.softmax(x[::-1].copy())}
+        expected = xent.cross_entropy(x, given["probabilities"], reduction="none")
+    _core.run(x, **given, output=_core.SOFTMAX, upstream_scalar=1.0, values=values, loss=loss)
+    np.testing.assert_allclose(loss, expected, rtol=2e-7)
 
 
 @pytest.mark.parametrize("classes", [3, 1000])
