@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import inspect
 import itertools
+import subprocess
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -308,6 +310,31 @@ def test_losses_beyond_float32_are_infinite_either_way():
         np.testing.assert_array_equal(xent.logsumexp(x, scale=2.0, **way), np.full(2, np.inf, np.float32))
         loss = xent.cross_entropy(x, np.array([0, 1]), scale=2.0, reduction="none", **way)
         np.testing.assert_array_equal(loss, np.array([np.inf, 0], np.float32))
+
+
+@pytest.mark.parametrize("way", [{}, GENERAL_WAY], ids=["short", "general"])
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_losses_below_float32_are_zero_either_way(reduction, way):
+    x, target, grad = np.array([[110, 0]], np.float32), np.array([0]), np.full((1, 2), 7, np.float32)
+    with np.errstate(all="raise"):
+        loss, _ = xent.cross_entropy_and_grad(x, target, reduction=reduction, grad_out=grad, **way)
+    assert np.all(loss == 0)
+
+
+def test_a_dtype_of_the_new_style_is_no_bfloat16():
+    """All of these have one number; in a process that has not seen bfloat16."""
+    code = """
+import numpy as np, xent
+from numpy._core._multiarray_umath import _get_sfloat_dtype
+scaled = np.arange(6.0).reshape(2, 3).view(_get_sfloat_dtype()(1.0))
+for function in (xent.softmax, xent.logsumexp, lambda x: xent.cross_entropy(x, np.array([0, 1]))):
+    try:
+        function(scaled)
+    except TypeError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("must be float16, bfloat16, float32 or float64") == 3
 
 
 LOSSES = (xent.cross_entropy, xent.cross_entropy_and_grad, xent.cross_entropy_grad)

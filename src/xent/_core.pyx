@@ -21,6 +21,9 @@ from xent._arrays import place
 cnp.import_array()
 
 
+cdef extern from "numpy/ndarraytypes.h":
+    int NPY_USERDEF
+
 cdef extern from "numpy/arrayobject.h":
     object PyArray_Scalar(void *data, cnp.dtype dtype, object base)
 
@@ -213,7 +216,7 @@ cdef xent_int integer_type(cnp.dtype dtype) except *:
     return XENT_I64 if is_signed else XENT_U64
 
 
-cdef int bfloat16 = -1  # its number among NumPy's types, once there has been one
+cdef int bfloat16 = cnp.NPY_NOTYPE  # or its number among NumPy's types, once an array of it has gone the general way
 
 
 cdef xent_dtype float_type(cnp.ndarray array) except *:
@@ -228,7 +231,8 @@ cdef xent_dtype float_type(cnp.ndarray array) except *:
     if number != bfloat16:
         if cnp.PyArray_ITEMSIZE(array) != 2 or array.dtype.name != "bfloat16":
             raise TypeError(f"no floats that are known here: {array.dtype}")
-        bfloat16 = number
+        if number >= NPY_USERDEF:  # dtypes of the new style have all the same number
+            bfloat16 = number
     return XENT_BF16
 
 
@@ -513,7 +517,7 @@ cdef bint are_floats(object array):
 
 
 cdef bint are_logits(object array):
-    """Whether it is plain, of floats, and has rows."""
+    """Whether it is plain, of floats, halves included, and has rows."""
     if not (is_plain(array) and cnp.PyArray_NDIM(<cnp.ndarray>array) >= 2):
         return False
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>array)
@@ -603,13 +607,13 @@ cdef cnp.ndarray plain_doubles(object given):
 
 
 cdef cnp.ndarray plain_of_rows(object given, cnp.ndarray logits):
-    """Return the same if it is one for each row; else None."""
+    """Return `given` in float64 if it is plain, one of float32 or float64 for each row; else None."""
     cdef cnp.ndarray numbers = plain_doubles(given)
     return numbers if numbers is not None and has_rows_of(numbers, logits) else None
 
 
 cdef cnp.ndarray plain_of_classes(object given, cnp.npy_intp classes):
-    """Return the same if it is one for each class; else None."""
+    """Return `given` in float64 if it is plain, one of float32 or float64 for each class; else None."""
     cdef cnp.ndarray numbers = plain_doubles(given)
     if numbers is None or cnp.PyArray_NDIM(numbers) != 1 or cnp.PyArray_DIM(numbers, 0) != classes:
         return None
@@ -617,7 +621,7 @@ cdef cnp.ndarray plain_of_classes(object given, cnp.npy_intp classes):
 
 
 cdef cnp.ndarray good_weights(cnp.ndarray weights):
-    """Return them if none is negative, infinite or not a number; else None, as they may be."""
+    """Return them if there are any, and none is negative, infinite or not a number; else None."""
     if weights is None:
         return None
     cdef double *w = doubles(weights)
