@@ -156,7 +156,7 @@ class _Problem:
         losses = np.empty(self.shape)
         total = self.run(n_threads, losses)
         result: Any = losses if self.reduction == "none" else np.float64(total)
-        with np.errstate(over="ignore", under="ignore"):  # a loss beyond the ends of float32 is infinite, or zero
+        with _arrays.rounding():
             if out is None:
                 return result.astype(_dtypes(self.logits)[1], copy=False)[()]
             np.copyto(out, result, casting="same_kind")
@@ -1106,7 +1106,7 @@ def logsumexp(
         _arrays.output("out", out, shape, dtype)
     lse = np.empty(shape)
     _core.run(rows, lse=lse, scale=scale, threads=_threads(n_threads))
-    with np.errstate(over="ignore", under="ignore"):  # one beyond the ends of float32 is infinite, or zero
+    with _arrays.rounding():
         if out is None:
             return lse.astype(dtype, copy=False)[()]
         np.copyto(out, lse, casting="same_kind")
@@ -1236,7 +1236,7 @@ def evaluate(
     _core.run_evaluation(**inputs, **results, **numbers, threads=_threads(n_threads))
 
     floats = _dtypes(array)[1]
-    with np.errstate(over="ignore", under="ignore"):  # one beyond the ends of float32 is infinite, or zero
+    with _arrays.rounding():
         results = {
             name: result.astype(floats if result.dtype == np.float64 else np.intp, copy=False)
             for name, result in results.items()

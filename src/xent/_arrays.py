@@ -30,6 +30,11 @@ def _is_real(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "iuf" or is_float(dtype)
 
 
+def rounding() -> np.errstate:
+    """Return the context in which results become float32: beyond its ends they are infinite, or zero."""
+    return np.errstate(over="ignore", under="ignore")
+
+
 def place(index: tuple[Any, ...]) -> str:
     """Return an index as it is written after a name; nothing if there is but one place."""
     return f"[{', '.join(map(str, index))}]" if index else ""

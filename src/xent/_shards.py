@@ -191,7 +191,7 @@ class PartialStatistics:
         problem.check_loss_out("out", out)
         lse = np.empty(problem.shape)
         _core.run(**problem.arrays, **problem.numbers, lse=lse, threads=_threads(n_threads))
-        with np.errstate(over="ignore", under="ignore"):  # one beyond the ends of float32 is infinite, or zero
+        with _arrays.rounding():
             if out is None:
                 return lse.astype(_dtypes(problem.logits)[1], copy=False)[()]
             np.copyto(out, lse, casting="same_kind")
