@@ -337,12 +337,16 @@ XENT_INLINE struct xent_tile V(low_or_zeros)(const struct xent_tile *low) {
     return low ? *low : (struct xent_tile){.cells = (char *)(uintptr_t)zeros, .pitch = 0};
 }
 
-/* A strip of classes, as in rows.inc.h. The low parts are there where the treatment is SCALED. */
+/* So many classes are reduced together. Floats one by one, as in rows.inc.h, would gain forward
+ * what they lose where the terms are kept. */
+enum { V(AT_ONCE) = XENT_IN_STEP ? 4 : 16 };
+
+/* The low parts are there where the treatment is SCALED. */
 XENT_INLINE void V(reduce_classes)(const struct xent_tile *tile, const struct xent_tile *low,
                                    size_t row, size_t class, size_t count,
                                    const struct V(reference) * ref, enum treatment treatment,
                                    bool keep, struct V(sum) * sum) {
-    struct V(exp) exps[V(STRIP)];
+    struct V(exp) exps[V(AT_ONCE)];
     for (size_t k = 0; k < count; k++) {
         const V(vec) x = V(load)(V(tile_at)(tile, class + k, row));
         const V(vec) rest =
@@ -382,8 +386,8 @@ XENT_INLINE void V(reduce_vector)(const struct xent_tile *tile, const struct xen
                                   const struct V(reference) * ref, struct xent_rows *rows) {
     struct V(sum) sum = V(no_sum)();
     size_t class = 0;
-    for (; class + V(STRIP) <= tile->classes; class += V(STRIP)) {
-        V(reduce_classes)(tile, low, row, class, V(STRIP), ref, treatment, keep, &sum);
+    for (; class + V(AT_ONCE) <= tile->classes; class += V(AT_ONCE)) {
+        V(reduce_classes)(tile, low, row, class, V(AT_ONCE), ref, treatment, keep, &sum);
     }
     V(reduce_classes)(tile, low, row, class, tile->classes - class, ref, treatment, keep, &sum);
     V(note_sum)(&sum, rows, row);

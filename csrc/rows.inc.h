@@ -338,7 +338,7 @@ struct V(aside) {
     size_t beside_size;
     const REAL *pending;
     char *out;
-    /* Whole lines, and strips where these stay; what is beyond pending_size is at the beginning. */
+    /* Whole strips; what is beyond pending_size is at the beginning. */
     size_t pending_size, turn;
     struct V(factor) factor;
     struct V(offset) offset; /* its labels are those of `pending` */
@@ -361,6 +361,14 @@ enum keeping {
     KEEP_WITH_LABELS,
     KEEP_AS_F16,
     KEEP_AS_BF16
+};
+
+/* The order in which exponentials are computed and added up. From the logit to the sum it is some
+ * fifty cycles, in which the processor needs others to work on. */
+enum order {
+    IN_STEP,    /* a strip's steps, then its exponentials, then its sums: registers hold them all */
+    ONE_BY_ONE, /* each is added at once */
+    EXPS_FIRST  /* a strip's exponentials, by way of memory, then its sums, which need not wait */
 };
 
 /* Then the logits were halves, too, and nobody looks ahead. */
@@ -446,11 +454,14 @@ XENT_INLINE void V(emit_along)(const struct V(aside) * aside, size_t i, size_t v
     }
 }
 
-/* Vectors whose exponentials are computed before they are added: a strip. From the logit to the
- * sum it is some fifty cycles, more than the processor looks ahead; within a strip the additions
- * need not wait for the exponentials. They stay in registers where there are enough of them, and
- * then so do all steps before the first exponential; else in 2 KiB of memory. */
-enum { V(STRIP) = XENT_STRIP };
+/* So few that a processor sees several vectors at once, though it has no registers for a strip. */
+enum { V(FEW_OPERATIONS) = XENT_FUSED && sizeof(REAL) == sizeof(float) };
+static const enum order V(ORDER) = XENT_IN_STEP        ? IN_STEP
+                                   : V(FEW_OPERATIONS) ? ONE_BY_ONE
+                                                       : EXPS_FIRST;
+
+/* So many vectors are reduced, and emitted, together, or fewer where exponentials come first. */
+enum { V(STRIP) = XENT_IN_STEP || V(FEW_OPERATIONS) ? 4 : XENT_PEAK };
 
 /* The vector at i, if the treatment needs its low parts. */
 XENT_INLINE V(vec) V(load_low)(const struct V(span) * span, size_t i, enum treatment treatment) {
@@ -484,69 +495,78 @@ XENT_INLINE void V(fetch_beside)(const struct V(aside) * aside, size_t begin, si
     }
 }
 
-/* A strip of so many vectors from i on, without the class `skip` if it is among them. By fours,
- * they are a multiple of that; there is no loop of four, because it would be unrolled, and AVX2
- * lacks the registers. */
+/* The vector at i, without the class `skip` if it is among them. */
+XENT_INLINE struct V(steps)
+    V(steps_at)(const struct V(span) * span, size_t i, size_t skip, const struct V(reference) * ref,
+                enum treatment treatment, struct V(aside) * aside) {
+    if (V(ORDER) != IN_STEP) {
+        V(fetch_along)(aside, i, 1);
+    }
+    const size_t lane = skip - i; /* wraps where skip is before */
+    const bool without = skip != SIZE_MAX && lane < V(LANES);
+    const V(vec) all = V(load_from)(span, i), low = V(load_low)(span, i, treatment);
+    const V(vec) logits = without ? V(without)(all, lane) : all;
+    const struct V(steps) steps = V(steps_of)(logits, low, ref, treatment);
+    if (treatment == SUMMED) {
+        V(add_logit)(&aside->logits, steps.n, steps.r);
+    }
+    return steps;
+}
+
+XENT_INLINE struct V(exp)
+    V(exp_at)(const struct V(span) * span, size_t i, size_t skip, const struct V(reference) * ref,
+              enum treatment treatment, struct V(aside) * aside) {
+    return V(exp_of)(V(steps_at)(span, i, skip, ref, treatment, aside));
+}
+
+/* So many vectors from i on, at most a strip, and four if they are added by fours; without the
+ * class `skip` if it is among them. */
 XENT_INLINE void V(reduce_strip)(const struct V(span) * span, size_t i, size_t vectors,
                                  bool by_fours, size_t skip, const struct V(reference) * ref,
                                  enum treatment treatment, enum keeping keep,
                                  struct V(aside) * aside, struct V(sum) * sum) {
     struct V(steps) steps[V(STRIP)];
     struct V(exp) exps[V(STRIP)];
-    for (size_t k = 0; k < vectors; k++) {
-        if (!XENT_STRIP_STAYS) {
-            V(fetch_along)(aside, i + k * V(LANES), 1);
-        }
-        const V(vec) low = V(load_low)(span, i + k * V(LANES), treatment);
-        const size_t lane = skip - i - k * V(LANES); /* wraps where skip is before */
-        const bool without = skip != SIZE_MAX && lane < V(LANES);
-        const V(vec) all = V(load_from)(span, i + k * V(LANES));
-        const V(vec) logits = without ? V(without)(all, lane) : all;
-        const struct V(steps) now = V(steps_of)(logits, low, ref, treatment);
-        if (treatment == SUMMED) {
-            V(add_logit)(&aside->logits, now.n, now.r);
-        }
-        if (XENT_STRIP_STAYS) {
-            steps[k] = now;
-        } else {
-            exps[k] = V(exp_of)(now);
-        }
+    for (size_t k = 0; V(ORDER) == IN_STEP && k < vectors; k++) {
+        steps[k] = V(steps_at)(span, i + k * V(LANES), skip, ref, treatment, aside);
     }
-    for (size_t k = 0; XENT_STRIP_STAYS && k < vectors; k++) {
+    for (size_t k = 0; V(ORDER) == IN_STEP && k < vectors; k++) {
         exps[k] = V(exp_of)(steps[k]);
+    }
+    for (size_t k = 0; V(ORDER) == EXPS_FIRST && k < vectors; k++) {
+        exps[k] = V(exp_at)(span, i + k * V(LANES), skip, ref, treatment, aside);
     }
     V(vec) rests = V(set1)(0);
     for (size_t k = 0; k < vectors; k++) {
+        const size_t at = i + k * V(LANES);
+        if (V(ORDER) == ONE_BY_ONE) {
+            exps[k] = V(exp_at)(span, at, skip, ref, treatment, aside);
+        }
         if (by_fours) {
             const V(vec) rest = V(add_scale)(sum, exps[k]);
-            rests = k % 4 == 0 ? rest : V(add)(rests, rest);
+            rests = k == 0 ? rest : V(add)(rests, rest);
         } else {
             V(add_exp)(sum, exps[k]);
         }
-        if (by_fours && k % 4 == 3) {
-            sum->low = V(add)(sum->low, rests);
-        }
         if (treatment == SPREAD) {
-            const V(vec) u = V(load_from)(span, i + k * V(LANES));
-            V(add_spread)(&aside->terms, V(term)(exps[k]), u);
+            V(add_spread)(&aside->terms, V(term)(exps[k]), V(load_from)(span, at));
         }
-        V(put_aside)(aside, i + k * V(LANES), exps[k], keep);
-        if (!XENT_STRIP_STAYS) {
-            V(emit_along)(aside, i + k * V(LANES), 1, keep);
-        }
+        V(put_aside)(aside, at, exps[k], keep);
+    }
+    if (by_fours) {
+        sum->low = V(add)(sum->low, rests);
     }
     if (treatment == WEIGHED) {
         const size_t end = i + vectors * V(LANES);
         aside->weighed = V(quick_whole)(aside->weighed, &aside->weighing, i, end, skip);
     }
-    if (!XENT_STRIP_STAYS) {
-        return;
-    }
     V(emit_along)(aside, i, vectors, keep);
-    /* Few are fetched together: many would wait for each other. And apart from the loads: on their
-     * order it depends whether a row from memory takes a tenth longer. */
-    XENT_BARRIER();
-    V(fetch_along)(aside, i, vectors);
+    if (V(ORDER) == IN_STEP) {
+        /* Few are fetched together: many would wait for each other. And apart from the loads: on
+         * their order it depends whether a row from memory takes a tenth longer. */
+        XENT_BARRIER();
+        V(fetch_along)(aside, i, vectors);
+    }
 }
 
 /* The peaks ahead up to the end of what has been reduced, or so far. */
@@ -563,8 +583,8 @@ XENT_INLINE enum treatment V(of_few)(enum treatment treatment) {
 }
 
 /* Whole vectors only, up to `end`: by fours, but for the four with `skip` and what is fewer at the
- * end, the same for every instruction set. A strip that stays in registers needs a constant length,
- * so there these few are strips of one. */
+ * end, the same for every instruction set. These few are strips of one, where strips have a
+ * constant length. */
 XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t skip,
                                  const struct V(reference) * ref, enum treatment treatment,
                                  enum keeping keep, struct V(aside) * aside, struct V(sum) * sum) {
@@ -577,7 +597,7 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
             const size_t until = clear < part ? clear : part;
             V(fetch_beside)(aside, i, until);
             for (size_t vectors; i < until; i += vectors * V(LANES)) {
-                vectors = XENT_STRIP_STAYS ? V(STRIP) : (until - i) / V(LANES);
+                vectors = V(ORDER) == EXPS_FIRST ? (until - i) / V(LANES) : V(STRIP);
                 V(reduce_strip)(span, i, vectors, V(BY_FOURS), SIZE_MAX, ref, treatment, keep,
                                 aside, sum);
             }
@@ -597,7 +617,7 @@ XENT_INLINE void V(reduce_whole)(const struct V(span) * span, size_t end, size_t
             break; /* or its peaks would be noted again */
         }
         for (size_t vectors; i < stop; i += vectors * V(LANES)) {
-            vectors = XENT_STRIP_STAYS ? 1 : (stop - i) / V(LANES);
+            vectors = V(ORDER) == EXPS_FIRST ? (stop - i) / V(LANES) : 1;
             V(reduce_strip)(span, i, vectors, false, skip, ref, of_few, keep, aside, sum);
         }
         V(note_peaks)(aside, i);
@@ -697,7 +717,7 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const v
     aside->pending = (const REAL *)emission->exps + lead;
     aside->out = (char *)emission->out + lead * V(size_of)(emission->dtype);
     const enum keeping needed = V(keeping_for)(emission);
-    const size_t unit = XENT_STRIP_STAYS ? V(STRIP) * V(LANES) : 1;
+    const size_t unit = V(STRIP) * V(LANES);
     const size_t lines = V(lines_of)(n - lead, emission->dtype);
     aside->pending_size = keeps(keep, needed) ? lines / unit * unit : 0;
     aside->factor = V(factor_of)(&emission->factor);
@@ -707,8 +727,8 @@ XENT_INLINE void V(begin_emission)(const struct xent_emission *emission, const v
     }
     aside->stream = emission->stream;
 
-    enum { PAGE = 4096, CLEAR = 12 }; /* in bytes; in vectors, of which seven are too few */
-    _Static_assert(!XENT_STRIP_STAYS || CLEAR % XENT_STRIP == 0, "strips are emitted as a whole");
+    enum { PAGE = 4096, CLEAR = 16 }; /* in bytes; in vectors, of which seven are too few */
+    _Static_assert(CLEAR % V(STRIP) == 0, "strips are emitted as a whole");
     const uintptr_t ahead_of_x = ((uintptr_t)aside->out - (uintptr_t)x) % PAGE;
     const bool near = ahead_of_x > 0 && ahead_of_x < CLEAR * sizeof(V(vec));
     const bool enough = aside->pending_size > CLEAR * V(LANES);
@@ -723,7 +743,7 @@ XENT_INLINE void V(reduce_as)(const struct xent_logits *logits, size_t n, size_t
     const bool multiplies = treatment == MULTIPLIED || treatment == SCALED;
     const double scale = multiplies ? logits->scale : 1;
     const struct V(reference) ref = V(refer_to)((REAL)max, scale, result);
-    const bool near = XENT_STRIP_STAYS && aside->near;
+    const bool near = XENT_IN_STEP && aside->near;
     const size_t ahead = n + (size_t)(near ? XENT_AHEAD_NEAR : XENT_AHEAD) / sizeof(REAL);
     struct V(aside) own = {
         .exps = aside->exps,
@@ -867,7 +887,7 @@ static bool V(reduce_and_sum)(const struct xent_logits *logits, size_t n, size_t
 static bool V(reduce_and_weigh)(const struct xent_logits *logits, size_t n, size_t skip, double max,
                                 struct xent_aside *aside, struct xent_sum *sum) {
     const bool one = !aside->labels != !aside->weights, whole = V(LANES) % V(QUICK) == 0;
-    if (!XENT_STRIP_STAYS || !whole || !one || !V(is_as_is)(logits, max)) {
+    if (!XENT_IN_STEP || !whole || !one || !V(is_as_is)(logits, max)) {
         return false;
     }
     if (aside->exps) {

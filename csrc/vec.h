@@ -1,9 +1,9 @@
 /* clang-format off */
 /* What the vector headers share. A vector header defines, for the prefixes f32 and f64, a 64-byte
- * vector `vec` and these operations on it; the kernels are written in them alone. XENT_STRIP and
- * XENT_STRIP_STAYS say how many vectors a strip has, and whether in registers: see rows.inc.h.
- * XENT_FUSED says whether fma rounds once, XENT_MASKS whether zero_below is no operation but the
- * comparison, one for all that it is used for.
+ * vector `vec` and these operations on it; the kernels are written in them alone. XENT_IN_STEP says
+ * whether there are registers for four vectors on their way to the sum: see rows.inc.h. XENT_FUSED
+ * says whether fma rounds once, XENT_MASKS whether zero_below is no operation but the comparison,
+ * one for all that it is used for.
  *
  *   set1 load store add sub mul div
  *   load_first(p, n, rest)  the first n lanes from memory, fewer than all, the others from rest

@@ -6,7 +6,7 @@
 
 #include "vec.h"
 
-enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = true, XENT_MASKS = false };
+enum { XENT_IN_STEP = false, XENT_FUSED = true, XENT_MASKS = false };
 #include "vec_transpose_avx.h"
 
 XENT_INLINE __m256i set1_epi32(uint32_t x) { return _mm256_set1_epi32((int32_t)x); }

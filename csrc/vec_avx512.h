@@ -6,7 +6,7 @@
 
 #include "vec.h"
 
-enum { XENT_STRIP = 4, XENT_STRIP_STAYS = true, XENT_FUSED = true, XENT_MASKS = true };
+enum { XENT_IN_STEP = true, XENT_FUSED = true, XENT_MASKS = true };
 #include "vec_transpose_avx.h"
 
 XENT_INLINE __m512i set1_epi32(uint32_t x) { return _mm512_set1_epi32((int32_t)x); }

@@ -6,7 +6,7 @@
 
 #include "vec.h"
 
-enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = true, XENT_MASKS = false };
+enum { XENT_IN_STEP = false, XENT_FUSED = true, XENT_MASKS = false };
 
 typedef uint32x4_t u32_vec;
 typedef uint64x2_t u64_vec;

@@ -8,7 +8,7 @@
 #include "halves.h"
 #include "vec.h"
 
-enum { XENT_STRIP = 16, XENT_STRIP_STAYS = false, XENT_FUSED = false, XENT_MASKS = false };
+enum { XENT_IN_STEP = false, XENT_FUSED = false, XENT_MASKS = false };
 
 #define XENT_DEFINE(prefix, real, integer, mantissa_bits, split, wide)                             \
     typedef real prefix##_vec __attribute__((vector_size(16)));                                    \
