@@ -430,12 +430,14 @@ XENT_INLINE void V(put_aside)(struct V(aside) * aside, size_t i, struct V(exp) e
 XENT_INLINE void V(emit_pending)(const struct V(aside) * aside, size_t at, size_t vectors,
                                  enum keeping keep, bool stream) {
     const bool labels = keep == KEEP_WITH_LABELS, less = labels || keep == KEEP_WITH_OFFSET;
-    for (size_t k = 0; k < vectors; k++, at += V(LANES)) {
-        const V(vec) e = V(load)(aside->pending + at);
+#pragma GCC unroll 4
+    for (size_t k = 0; k < vectors; k++) {
+        const size_t i = at + k * V(LANES);
+        const V(vec) e = V(load)(aside->pending + i);
         const V(vec) value =
-            less ? V(emitted)(e, &aside->factor, &aside->offset, at, V(LANES), labels)
+            less ? V(emitted)(e, &aside->factor, &aside->offset, i, V(LANES), labels)
                  : V(times)(e, &aside->factor);
-        V(put)(aside->out, at, value, V(stored_as)(keep), stream);
+        V(put)(aside->out, i, value, V(stored_as)(keep), stream);
     }
 }
 

@@ -130,9 +130,18 @@ XENT_INLINE __m256i high_halves(__m256i a, __m256i b) {
     return _mm256_permute4x64_epi64(packed, _MM_SHUFFLE(3, 1, 2, 0));
 }
 
+/* All sixteen at once, their upper halves those of a and b in turn: of the lower halves every one
+ * above 0x8000 rounds up, and that itself if the upper one is odd. */
 XENT_INLINE __m256i numbers_as_bf16(f32_vec x) {
-    return high_halves(rounded_to_bf16(_mm256_castps_si256(x.a)),
-                       rounded_to_bf16(_mm256_castps_si256(x.b)));
+    const __m256i a = _mm256_castps_si256(x.a), b = _mm256_castps_si256(x.b);
+    const __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa);
+    const __m256i lower = _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
+    const __m256i even = _mm256_andnot_si256(upper, _mm256_set1_epi16(1));
+    const __m256i up = _mm256_srli_epi16(_mm256_subs_epu16(lower, even), 15);
+    const __m256i in_turn = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+                                             0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    const __m256i quarters = _mm256_shuffle_epi8(_mm256_add_epi16(upper, up), in_turn);
+    return _mm256_permute4x64_epi64(quarters, _MM_SHUFFLE(3, 1, 2, 0));
 }
 
 XENT_INLINE __m256i bits_to_bf16(__m256 x) {
