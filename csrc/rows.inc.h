@@ -456,7 +456,7 @@ XENT_INLINE void V(emit_along)(const struct V(aside) * aside, size_t i, size_t v
     }
 }
 
-/* So few that a processor sees several vectors at once, though it has no registers for a strip. */
+/* So few a vector that the processor has several in sight, where a strip has no registers. */
 enum { V(FEW_OPERATIONS) = XENT_FUSED && sizeof(REAL) == sizeof(float) };
 static const enum order V(ORDER) = XENT_IN_STEP        ? IN_STEP
                                    : V(FEW_OPERATIONS) ? ONE_BY_ONE
